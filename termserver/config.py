@@ -1,10 +1,147 @@
 """What a server may be told: frozen dataclasses, one validation, read once.
 
-Every field is one option. Its docstring line is its help; `options.py` derives flag, environment variable and file key from it,
-and merges the sources (argv > environment > file > default). Times are seconds, sizes bytes; 0 turns a limit off.
+Every field is one option; `options.py` says how it is spelled as flag, environment variable and file key, and merges the sources
+(argv > environment > file > default). Times are seconds, sizes bytes; 0 turns a limit off. Nothing here reads a file, a
+variable or a clock, and nothing but types is checked when an object is made: `Config.problems` finds everything that is wrong at
+once, so that whoever starts the server hears of all of it in one go.
 """
 
-from dataclasses import dataclass, field
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv6Address, ip_network
+from typing import TypeAlias
+
+from hyperlink import URL, URLParseError
+
+from termserver.errors import ConfigError
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8_000
+LAST_PORT = 65_535
+
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+ACCESS_FORMATS = ("common", "combined", "json")
+LIFESPANS = ("auto", "on", "off")
+UNDERSCORES = ("drop", "reject", "allow")
+
+# Fields of Limits and Timeouts that are no protection when set, so 0 is a value like any other.
+PLAIN_ZERO = ("body_rate_grace",)
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?")
+_ALLOWED_HOST = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_FIELD_VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")  # RFC 9110 §5.5, without obs-text
+
+
+# --- Addresses ---
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """A host name or address and a port; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """`host:port`, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unix:
+    """A socket in the file system."""
+
+    path: str
+
+    def __str__(self) -> str:
+        """`unix:/path`."""
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A listening socket that was opened by whoever started us."""
+
+    number: int
+
+    def __str__(self) -> str:
+        """`fd://3`."""
+        return f"fd://{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A Twisted server endpoint string, handed to Twisted as it is."""
+
+    description: str
+
+    def __str__(self) -> str:
+        """The string itself."""
+        return self.description
+
+
+Bind: TypeAlias = Tcp | Unix | Descriptor | Endpoint
+
+
+def parse_bind(text: str, default_port: int = DEFAULT_PORT) -> Bind:
+    """Read `host`, `host:port`, `[::1]:port`, `tcp://host:port`, `unix:/path` or `fd://3`. ValueError says what was expected."""
+    scheme, separator, rest = text.partition("://")
+    if text.startswith("unix:"):
+        return Unix(_unix_path(text))
+    if not separator:
+        host, port = _host_and_port(text)
+        return Tcp(host, default_port if port is None else port)
+    if scheme == "tcp":
+        host, port = _host_and_port(rest)
+        return Tcp(host, default_port if port is None else port)
+    if scheme == "fd" and rest.isascii() and rest.isdecimal():
+        return Descriptor(int(rest))
+    raise ValueError("expected host, host:port, [IPv6]:port, tcp://host:port, unix:/path or fd://NUMBER")
+
+
+def takes_port(text: str) -> bool:
+    """Whether this address is a host that leaves its port to `--port`. The text is one that `parse_bind` takes."""
+    return parse_bind(text, 0) != parse_bind(text, 1)
+
+
+def _unix_path(text: str) -> str:
+    """`unix:/path` and `unix:///path` mean the same. A colon in the path is a character like any other."""
+    path = text.removeprefix("unix:")
+    path = path.removeprefix("//") if path.startswith("///") else path
+    if not path or "\0" in path:
+        raise ValueError("expected a path after unix:")
+    return path
+
+
+def _host_and_port(text: str) -> tuple[str, int | None]:
+    """Split an authority (RFC 3986 §3.2) that has neither user, path nor query."""
+    if _is_ipv6(text):  # daphne takes `-b ::1` without brackets
+        return text, None
+    try:
+        url = URL.from_text(f"tcp://{text}")
+    except URLParseError as error:
+        raise ValueError(f"expected host or host:port ({error})") from None
+    if not _is_ipv6(url.host) and (url.host.isdecimal() or not _HOST.fullmatch(url.host)):
+        raise ValueError("expected a host name or an address")  # "8000" is a port that lost its option
+    if url.userinfo or url.path or url.query or url.fragment or url.rooted:
+        raise ValueError("expected nothing but host and port")
+    if url.port is not None and not 0 <= url.port <= LAST_PORT:
+        raise ValueError(f"expected a port from 0 to {LAST_PORT}")
+    return url.host, url.port
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+# --- What may be set ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +162,9 @@ class Limits:
     requests_per_connection: int = 0
     discarded_body: int = 1_000_000
     response_buffer: int = 65_536
-    connections: int | None = None
-    backlog: int = 2_048
+    connections: int | None = None  # None: as many as the process may have open files, less a reserve (row L42)
+    concurrency: int = 0  # application calls running at once; over it 503
+    backlog: int = 2_048  # at least 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +192,24 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Whose word about the client is taken (RFC 7239 and the X-Forwarded-* fields)."""
+    """Whose word about the client is taken (RFC 7239 and the X-Forwarded-* fields).
+
+    `trusted` holds addresses, networks in CIDR form, `unix` (whoever connects over a Unix socket) and `*` (anyone). It counts
+    only while `headers` is on.
+    """
 
     headers: bool = False
-    trusted: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ("unix", "127.0.0.0/8", "::1")
     address_header: str = "X-Forwarded-For"
     port_header: str = "X-Forwarded-Port"
 
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """What is written where."""
+    """What is written where. `access_log` is a path, `-` for standard output, or None for no access log.
+
+    `access_format` is one of `ACCESS_FORMATS` or a format string with %-directives; `format` is one of Python's `logging`.
+    """
 
     level: str = "info"
     format: str = "%(asctime)-15s %(levelname)-8s %(message)s"
@@ -73,12 +218,157 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """Everything a server was told."""
+class Problem:
+    """One value that cannot be used."""
 
-    application: str = ""
-    bind: tuple[str, ...] = ()
+    field: str  # dotted, as in "timeouts.keep_alive"
+    expected: str
+    got: object
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.field}: {self.fault}"
+
+    @property
+    def fault(self) -> str:
+        """What is wrong, without the name: the caller may know a better one."""
+        return f"expected {self.expected}, got {self.got!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a server was told.
+
+    `allowed_hosts` are host names without port; `.example.com` stands for the domain and all below it; empty allows any.
+    `server_name` "" sends no Server field. `verbosity` is daphne's `-v`; what follows from it (level, access log) is already in
+    `logging` when the options made this object.
+    """
+
+    application: str | Callable[..., object] = ""
+    factory: bool = False
+    app_dir: str = "."
+    lifespan: str = "auto"
+    root_path: str = ""
+    bind: tuple[Bind, ...] = (Tcp(DEFAULT_HOST, DEFAULT_PORT),)
+    server_name: str = "termserver"
+    date_header: bool = True
+    underscore_headers: str = "drop"
+    allowed_hosts: tuple[str, ...] = ()
+    verbosity: int = 1
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     proxy: Proxy = field(default_factory=Proxy)
     logging: Logging = field(default_factory=Logging)
+
+    @property
+    def debug(self) -> bool:
+        """Whether asyncio's debug mode is on (daphne's `-v 3`)."""
+        return self.verbosity >= 3  # noqa: PLR2004 - daphne's number
+
+    def validate(self) -> None:
+        """Raise ConfigError with one line for each problem."""
+        problems = self.problems()
+        if problems:
+            raise ConfigError("\n".join(map(str, problems)))
+
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong."""
+        return [
+            *self._application_problems(),
+            *self._number_problems(),
+            *self._choice_problems(),
+            *self._text_problems(),
+            *_trust_problems(self.proxy.trusted),
+            *_bind_problems(self.bind),
+        ]
+
+    def warnings(self) -> list[str]:
+        """What is allowed but worth a line at start-up: protections that are on by default and were turned off."""
+        off = [
+            f"{group}.{each.name}"
+            for group, values in (("limits", self.limits), ("timeouts", self.timeouts))
+            for each in fields(values)
+            if getattr(values, each.name) == 0 and each.default != 0 and each.name not in PLAIN_ZERO
+        ]
+        return [f"turned off, although on by default for safety: {', '.join(off)}"] if off else []
+
+    def _application_problems(self) -> Iterator[Problem]:
+        if not self.application:
+            yield Problem("application", "an application, as in package.module:name", self.application)
+
+    def _number_problems(self) -> Iterator[Problem]:
+        for group, values in (("limits", self.limits), ("timeouts", self.timeouts)):
+            for each in fields(values):
+                value = getattr(values, each.name)
+                if value is not None and value < 0:
+                    yield Problem(f"{group}.{each.name}", "0 (off) or more", value)
+        if self.limits.backlog == 0:
+            yield Problem("limits.backlog", "1 or more", 0)
+        if self.verbosity not in range(4):
+            yield Problem("verbosity", "0, 1, 2 or 3", self.verbosity)
+
+    def _choice_problems(self) -> Iterator[Problem]:
+        for name, value, choices in (
+            ("lifespan", self.lifespan, LIFESPANS),
+            ("underscore_headers", self.underscore_headers, UNDERSCORES),
+            ("logging.level", self.logging.level, LOG_LEVELS),
+        ):
+            if value not in choices:
+                yield Problem(name, f"{', '.join(choices[:-1])} or {choices[-1]}", value)
+
+    def _text_problems(self) -> Iterator[Problem]:
+        if not _FIELD_VALUE.fullmatch(self.server_name):
+            yield Problem("server_name", "printable ASCII", self.server_name)
+        for name, value in (("address_header", self.proxy.address_header), ("port_header", self.proxy.port_header)):
+            if not _TOKEN.fullmatch(value):
+                yield Problem(f"proxy.{name}", "the name of a header", value)
+        for host in self.allowed_hosts:
+            if not _ALLOWED_HOST.fullmatch(host):
+                yield Problem("allowed_hosts", "host names without port (.example.com for a whole domain)", host)
+        if self.logging.access_log == "":
+            yield Problem("logging.access_log", "a path, or - for standard output", "")
+        yield from self._format_problems()
+
+    def _format_problems(self) -> Iterator[Problem]:
+        access = self.logging.access_format
+        if access not in ACCESS_FORMATS and "%" not in access:
+            yield Problem("logging.access_format", f"{', '.join(ACCESS_FORMATS)} or a format string with %-directives", access)
+        try:
+            logging.Formatter(self.logging.format)
+        except ValueError as error:
+            yield Problem("logging.format", f"a format string of Python's logging ({error})", self.logging.format)
+
+
+def _trust_problems(trusted: tuple[str, ...]) -> Iterator[Problem]:
+    for entry in trusted:
+        if entry in {"unix", "*"}:
+            continue
+        try:
+            ip_network(entry)
+        except ValueError as error:
+            yield Problem("proxy.trusted", f"an address, a network, unix or * ({error})", entry)
+
+
+def _bind_problems(binds: tuple[Bind, ...]) -> Iterator[Problem]:
+    if not binds:
+        yield Problem("bind", "at least one address", binds)
+    seen: set[Bind] = set()
+    for bind in binds:
+        if bind in seen and not (isinstance(bind, Tcp) and bind.port == 0):
+            yield Problem("bind", "each address once", str(bind))
+        seen.add(bind)
+        yield from _one_bind_problems(bind)
+
+
+def _one_bind_problems(bind: Bind) -> Iterator[Problem]:
+    match bind:
+        case Tcp(port=port) if not 0 <= port <= LAST_PORT:
+            yield Problem("bind", f"a port from 0 to {LAST_PORT}", port)
+        case Tcp(host=""):
+            yield Problem("bind", "a host name or an address", "")
+        case Unix(path="") | Endpoint(description=""):
+            yield Problem("bind", "an address", "")
+        case Descriptor(number=number) if number < 0:
+            yield Problem("bind", "the number of an open descriptor, 0 or more", number)
+        case _:
+            pass
