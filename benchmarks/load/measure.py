@@ -1,0 +1,132 @@
+"""What a server cost: CPU time and memory of its whole process tree from /proc, and the medians of several rounds.
+
+Every server is started as the leader of a session, so its tree is whatever has that session number: workers that the tree
+re-parents are still found. Times come from `/proc/<pid>/stat` (user + system, own and reaped children) in ticks of 10 ms: rounds of
+2 s on a busy core read them to about 1 %.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_SESSION, _TIMES = 3, slice(11, 15)  # fields of /proc/<pid>/stat after the command's name, see proc_pid_stat(5)
+
+
+class Unusable(Exception):  # noqa: N818  a finding about a server, reported in its cell
+    """The server did not start, did not answer what the scenario expects, or could not be loaded."""
+
+
+def session_members(session: int) -> dict[int, float]:
+    """Answer the CPU seconds of every process of a session by process id."""
+    members: dict[int, float] = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            # The name in parentheses may hold blanks and parentheses itself: what follows the last one is regular.
+            fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # ended while we looked
+        if int(fields[_SESSION]) == session:
+            members[int(entry)] = sum(map(int, fields[_TIMES])) / _TICKS
+    return members
+
+
+def cpu_seconds(session: int) -> float:
+    """User and system time that the tree has used so far."""
+    return sum(session_members(session).values())
+
+
+def peak_rss(session: int) -> int:
+    """Bytes of peak resident memory, summed over the tree (pages shared between its processes count for each)."""
+    total = 0
+    for pid in session_members(session):
+        try:
+            status = Path("/proc", str(pid), "status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    return total
+
+
+@dataclass(slots=True)
+class Load:
+    """What the load generator saw in one round. Latencies in microseconds; `errors` by kind, those that occurred."""
+
+    requests: int
+    seconds: float
+    received: int
+    p50_us: float
+    p99_us: float
+    errors: dict[str, int] = field(default_factory=dict)
+    rate: float | None = None
+    client_lag_us: float | None = None
+
+
+@dataclass(slots=True)
+class Sample:
+    """One round: the load and what it cost the server."""
+
+    load: Load
+    cpu_seconds: float
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU microseconds per request answered."""
+        return self.cpu_seconds * 1e6 / self.load.requests if self.load.requests else float("inf")
+
+
+@dataclass(slots=True)
+class Cell:
+    """All rounds of one server in one scenario under one Python. Anything in `flags` makes its figures suspect."""
+
+    python: str
+    scenario: str
+    server: str
+    samples: list[Sample] = field(default_factory=list)
+    peak_rss: int = 0
+    flags: list[str] = field(default_factory=list)
+
+    @property
+    def cpu_us(self) -> float:
+        """Median CPU microseconds per request."""
+        return median(sample.cpu_us for sample in self.samples)
+
+    @property
+    def spread(self) -> float:
+        """Largest minus smallest round as a part of the median."""
+        values = [sample.cpu_us for sample in self.samples]
+        return (max(values) - min(values)) / self.cpu_us
+
+    @property
+    def throughput(self) -> float:
+        """Median requests per second."""
+        return median(sample.load.requests / sample.load.seconds for sample in self.samples)
+
+    @property
+    def busy(self) -> float:
+        """Median part of its core that the server used: well under 1 means that something else was the bottleneck."""
+        return median(sample.cpu_seconds / sample.load.seconds for sample in self.samples)
+
+    @property
+    def p50_us(self) -> float:
+        """Median of the rounds' median latencies."""
+        return median(sample.load.p50_us for sample in self.samples)
+
+    @property
+    def p99_us(self) -> float:
+        """Median of the rounds' 99th percentiles."""
+        return median(sample.load.p99_us for sample in self.samples)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Errors of all rounds by kind."""
+        total: dict[str, int] = {}
+        for sample in self.samples:
+            for kind, count in sample.load.errors.items():
+                total[kind] = total.get(kind, 0) + count
+        return total

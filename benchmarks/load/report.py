@@ -1,0 +1,168 @@
+"""What was found, as a Markdown table, JSON and a plot, with the versions and the machine it was found on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.load.running import ROOT
+from benchmarks.load.scenarios import BEST_PEER, SCENARIOS, Budget, Load, Metric
+from benchmarks.load.servers import PEERS, TERMSERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from benchmarks.load.environment import Environment
+    from benchmarks.load.measure import Cell
+
+_PEER_NAMES = frozenset(peer.name for peer in PEERS)
+_METRIC_NAMES = {Metric.CPU: "CPU", Metric.P99: "p99"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one budget was kept: `ratio` is termserver ÷ `peer`."""
+
+    python: str
+    scenario: str
+    budget: Budget
+    peer: str
+    ratio: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether the ratio is within the budget."""
+        return self.ratio <= self.budget.ratio
+
+    def __str__(self) -> str:
+        """Say it in one line of the table."""
+        against = f"{self.budget.peer} ({self.peer})" if self.budget.peer == BEST_PEER else self.peer
+        return (
+            f"{'kept' if self.kept else '**missed**'}: {_METRIC_NAMES[self.budget.metric]} {self.ratio:.2f} × {against}, "
+            f"budget ≤ {self.budget.ratio:.2f}"
+        )
+
+
+def verdicts(cells: Sequence[Cell]) -> list[Verdict]:
+    """Judge every budget for which both sides were measured in the same scenario under the same Python."""
+    found = []
+    for cell in cells:
+        if cell.server == TERMSERVER.name and cell.samples:
+            rivals = [other for other in _group(cells, cell) if other.server in _PEER_NAMES and other.samples]
+            for budget in SCENARIOS[cell.scenario].budgets:
+                candidates = [rival for rival in rivals if budget.peer in (BEST_PEER, rival.server)]
+                if candidates:
+                    best = min(candidates, key=lambda rival: _value(rival, budget.metric))
+                    ratio = _value(cell, budget.metric) / _value(best, budget.metric)
+                    found.append(Verdict(cell.python, cell.scenario, budget, best.server, ratio))
+    return found
+
+
+def _value(cell: Cell, metric: Metric) -> float:
+    value: float = getattr(cell, metric.value)
+    return value
+
+
+def _group(cells: Iterable[Cell], like: Cell) -> list[Cell]:
+    return [cell for cell in cells if (cell.python, cell.scenario) == (like.python, like.scenario)]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run of the harness: where, how, and every cell."""
+
+    machine: dict[str, str]
+    command: str
+    method: str
+    environments: list[Environment]
+    cells: list[Cell]
+
+    def write(self, directory: Path) -> None:
+        """Write table.md, results.json, the raw samples and the plot into `directory`."""
+        raw = directory / "raw"
+        raw.mkdir(parents=True, exist_ok=True)
+        (directory / "table.md").write_text(self.table())
+        (directory / "results.json").write_text(json.dumps(self.results(), indent=2, ensure_ascii=False) + "\n")
+        for cell in self.cells:
+            file = raw / f"{cell.python}-{cell.scenario}-{cell.server}.json"
+            file.write_text(json.dumps([asdict(sample) for sample in cell.samples], indent=1) + "\n")
+        command = [str(self.environments[0].python), "-m", "benchmarks.load.plot", str(directory.resolve())]
+        subprocess.run(command, check=True, cwd=ROOT)
+
+    def versions(self) -> dict[str, dict[str, str]]:
+        """Answer the versions of what took part by Python version."""
+        names = sorted({name for server in (TERMSERVER, *PEERS) for name in server.distributions} | {"starlette"})
+        return {
+            environment.version: {name: environment.distributions[name] for name in names if name in environment.distributions}
+            for environment in self.environments
+        }
+
+    def results(self) -> dict[str, object]:
+        """Answer the medians as data."""
+        return {
+            "machine": self.machine,
+            "command": self.command,
+            "method": self.method,
+            "versions": self.versions(),
+            "budgets": [
+                {"python": verdict.python, "scenario": verdict.scenario, "metric": verdict.budget.metric.value, "peer": verdict.peer,
+                 "ratio": round(verdict.ratio, 3), "budget": verdict.budget.ratio, "kept": verdict.kept}
+                for verdict in verdicts(self.cells)
+            ],
+            "cells": [_cell_as_data(cell) for cell in self.cells],
+        }  # fmt: skip
+
+    def table(self) -> str:
+        """Answer everything as Markdown."""
+        facts = [f"- {name}: {value}" for name, value in self.machine.items()]
+        facts += [f"- command: `{self.command}`", f"- method: {self.method}"]
+        facts += [f"- Python {python}: " + ", ".join(f"{name} {version}" for name, version in of.items()) for python, of in self.versions().items()]
+        sections = []
+        for cell in self.cells:
+            group = _group(self.cells, cell)
+            if cell is group[0]:
+                sections.append(_section(group, [v for v in verdicts(self.cells) if (v.python, v.scenario) == (cell.python, cell.scenario)]))
+        return "\n".join(["# Load benchmark", "", *facts, "", *sections])
+
+
+def _cell_as_data(cell: Cell) -> dict[str, object]:
+    data: dict[str, object] = {"python": cell.python, "scenario": cell.scenario, "server": cell.server, "flags": cell.flags}
+    if cell.samples:
+        data |= {
+            "rounds": len(cell.samples), "cpu_us": round(cell.cpu_us, 2), "spread": round(cell.spread, 3), "busy": round(cell.busy, 3),
+            "throughput": round(cell.throughput), "p50_us": cell.p50_us, "p99_us": cell.p99_us, "peak_rss": cell.peak_rss,
+        }  # fmt: skip
+    return data
+
+
+def _section(group: Sequence[Cell], judged: Sequence[Verdict]) -> str:
+    scenario = SCENARIOS[group[0].scenario]
+    measured = {cell.server: cell for cell in group if cell.samples}
+    lines = [
+        f"## {scenario.name}, Python {group[0].python}",
+        "",
+        f"{scenario.about}; {scenario.connections} connections, {scenario.load.value}"
+        + ("; `req/s` is the rate it was loaded with" if scenario.load is Load.OPEN else ""),
+        "",
+        "| server | CPU µs/request | spread | × granian | × uvicorn | req/s | core busy | p50 ms | p99 ms | peak RSS MiB | remarks |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        *(_row(cell, measured) for cell in group),
+        "",
+        *(f"- {verdict}" for verdict in judged),
+    ]
+    return "\n".join([*lines, ""] if judged else lines)
+
+
+def _row(cell: Cell, measured: dict[str, Cell]) -> str:
+    remarks = "; ".join(f"⚠ {flag}" for flag in cell.flags).replace("|", "\\|").replace("\n", " ")
+    if not cell.samples:
+        return f"| {cell.server} |" + " – |" * 9 + f" {remarks} |"
+    ratios = [f"{cell.cpu_us / measured[peer].cpu_us:.2f}" if peer in measured else "–" for peer in ("granian", "uvicorn")]
+    figures = [
+        f"{cell.cpu_us:.1f}", f"{cell.spread:.0%}", *ratios, f"{cell.throughput:.0f}", f"{cell.busy:.0%}",
+        f"{cell.p50_us / 1e3:.2f}", f"{cell.p99_us / 1e3:.2f}", f"{cell.peak_rss / (1 << 20):.0f}", remarks,
+    ]  # fmt: skip
+    return f"| {cell.server} | " + " | ".join(figures) + " |"

@@ -1,0 +1,138 @@
+"""The method: all servers of a scenario are up at once, warmed up, and then loaded in turn (A B C A B C …), one at a time.
+
+What disturbs the machine for a while thus hits every server alike, and the medians compare. The waiting servers share the measured
+one's core but have nothing to do.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.load import openloop, wrk
+from benchmarks.load.measure import Cell, Sample, Unusable, cpu_seconds, peak_rss
+from benchmarks.load.measure import Load as Seen
+from benchmarks.load.running import Running, running
+from benchmarks.load.scenarios import Load, Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.load.environment import Cores, Environment
+    from benchmarks.load.servers import Server
+
+    Tell = Callable[[str], None]
+
+_WARM_UP_SECONDS = 1.0
+_SATURATION_ROUNDS = 3
+_SATURATED_PART = 0.5
+_BUSY_ENOUGH = 0.85
+_LAG_PART = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and where."""
+
+    rounds: int
+    seconds: float
+    cores: Cores
+
+
+@dataclass(slots=True)
+class Contender:
+    """A server that is up, and what is found about it. `saturated` are requests a second."""
+
+    cell: Cell
+    server: Running
+    saturated: list[float] = field(default_factory=list)
+
+
+def run_scenario(scenario: Scenario, servers: Sequence[Server], environment: Environment, plan: Plan, tell: Tell) -> list[Cell]:
+    """Measure one scenario for all servers; one that cannot be used has a cell with a flag and no samples."""
+    cells = [Cell(environment.version, scenario.name, server.name) for server in servers]
+    with tempfile.TemporaryDirectory(prefix="load-") as directory, ExitStack() as stack:
+        up: list[Contender] = []
+        for server, cell in zip(servers, cells, strict=True):
+            try:
+                up.append(Contender(cell, _start(stack, scenario, server, environment, plan, Path(directory))))
+            except Unusable as unusable:
+                _drop(cell, unusable, tell)
+        if scenario.load is Load.OPEN:
+            for _ in range(_SATURATION_ROUNDS):
+                up = _in_turn(up, lambda contender: _saturate(contender, scenario, plan), tell)
+        for turn in range(plan.rounds):
+            up = _in_turn(up, lambda contender: _measure(contender, scenario, plan), tell)
+            for contender in up:
+                tell(f"  {turn + 1}/{plan.rounds} {contender.cell.server:<12} {contender.cell.samples[-1].cpu_us:9.1f} µs/request")
+        for contender in up:
+            _conclude(contender.cell, contender.server, scenario)
+    return cells
+
+
+def _start(stack: ExitStack, scenario: Scenario, server: Server, environment: Environment, plan: Plan, directory: Path) -> Running:
+    """Bring a server up, see it answer right and warm it up; it is stopped with `stack`, or at once if unusable."""
+    with ExitStack() as own:
+        up = own.enter_context(running(server, scenario, environment.python, plan.cores.server, directory))
+        up.check(scenario)
+        wrk.run(scenario, up.port, _WARM_UP_SECONDS, plan.cores.client)
+        stack.push(own.pop_all())
+    return up
+
+
+def _in_turn(up: list[Contender], action: Callable[[Contender], None], tell: Tell) -> list[Contender]:
+    """Do something with each server; answer those that stood it."""
+    left = []
+    for contender in up:
+        try:
+            action(contender)
+        except Unusable as unusable:
+            _drop(contender.cell, unusable, tell)
+        else:
+            left.append(contender)
+    return left
+
+
+def _drop(cell: Cell, unusable: Unusable, tell: Tell) -> None:
+    cell.samples.clear()
+    cell.flags.append(str(unusable))
+    tell(f"  {cell.server}: {unusable}")
+
+
+def _saturate(contender: Contender, scenario: Scenario, plan: Plan) -> None:
+    seen = wrk.run(scenario, contender.server.port, _WARM_UP_SECONDS, plan.cores.client)
+    contender.saturated.append(seen.requests / seen.seconds)
+
+
+def _measure(contender: Contender, scenario: Scenario, plan: Plan) -> None:
+    server = contender.server
+    before = cpu_seconds(server.session)
+    seen: Seen
+    if scenario.load is Load.OPEN:
+        rate = median(contender.saturated) * _SATURATED_PART
+        seen = openloop.run(scenario, server.port, plan.seconds, rate, plan.cores.client)
+    else:
+        seen = wrk.run(scenario, server.port, plan.seconds, plan.cores.client)
+    contender.cell.samples.append(Sample(seen, cpu_seconds(server.session) - before))
+
+
+def _conclude(cell: Cell, server: Running, scenario: Scenario) -> None:
+    """Read the memory and flag what makes the figures suspect."""
+    cell.peak_rss = peak_rss(server.session)
+    requests = sum(sample.load.requests for sample in cell.samples)
+    if cell.errors:
+        cell.flags.append("errors: " + ", ".join(f"{count} {kind}" for kind, count in cell.errors.items()))
+    if sum(sample.load.received for sample in cell.samples) < requests * len(scenario.answer):
+        cell.flags.append("answers shorter than expected")
+    if not server.log_seems_written(requests):
+        cell.flags.append("access log not written")
+    if scenario.load is Load.CLOSED and cell.busy < _BUSY_ENOUGH:
+        cell.flags.append(f"server only {cell.busy:.0%} busy")
+    if scenario.load is Load.OPEN:
+        lag = median(sample.load.client_lag_us or 0.0 for sample in cell.samples)
+        if lag > cell.p99_us * _LAG_PART:
+            cell.flags.append(f"client late itself by {lag:.0f} µs (p99)")

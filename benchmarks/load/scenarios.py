@@ -1,0 +1,118 @@
+"""The kinds of load: one entry each, with the budgets that termserver has to keep there.
+
+A scenario is a list of whole requests as bytes, sent in turn on every connection, and what a right answer looks like. What the
+load generator sends is therefore exactly what is written here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from benchmarks.load.app import GREETING, PAGE, UPLOAD_BYTES
+
+HELLO, PAGE_64K, UPLOAD, STARLETTE = (
+    "benchmarks.load.app:app",
+    "benchmarks.load.app:page",
+    "benchmarks.load.app:upload",
+    "benchmarks.load.starlette_app:app",
+)
+BEST_PEER = "best peer"
+
+
+class Load(Enum):
+    """How requests arrive: as fast as they are answered, or at a fixed rate whatever the server does."""
+
+    CLOSED = "closed loop (wrk)"
+    OPEN = "open loop (Poisson arrivals at half of the server's own saturation)"
+
+
+class Metric(Enum):
+    """What a budget is about; the value names the attribute of a cell."""
+
+    CPU = "cpu_us"
+    P99 = "p99_us"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """termserver ÷ peer must not exceed `ratio`."""
+
+    peer: str
+    ratio: float
+    metric: Metric = Metric.CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One kind of load. `answer` is the body of a right answer; `depth` requests are written at once."""
+
+    name: str
+    about: str
+    requests: tuple[bytes, ...]
+    app: str = HELLO
+    answer: bytes = GREETING
+    connections: int = 64
+    depth: int = 1
+    access_log: bool = False
+    load: Load = Load.CLOSED
+    budgets: tuple[Budget, ...] = ()
+
+
+_HOST = b"Host: www.example.org\r\n"
+_BROWSER = (
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0\r\n"
+    b"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n"
+    b"Accept-Language: en-GB,en;q=0.7,de;q=0.3\r\n"
+    b"Accept-Encoding: gzip, deflate, br, zstd\r\n"
+    b"Connection: keep-alive\r\n"
+    b"Cookie: sessionid=k3v9q0x7m2a8w5z1r6t4y0u3; csrftoken=Q1w2E3r4T5y6U7i8O9p0A1s2D3f4G5h6; theme=dark\r\n"
+    b"Upgrade-Insecure-Requests: 1\r\n"
+    b"Sec-Fetch-Dest: document\r\n"
+    b"Sec-Fetch-Mode: navigate\r\n"
+    b"Sec-Fetch-Site: same-origin\r\n"
+)
+
+
+def request(method: bytes = b"GET", target: bytes = b"/", fields: bytes = b"", body: bytes = b"") -> bytes:
+    """Put a whole request together."""
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n%b" % (method, target, _HOST, fields, body)
+
+
+def browser(target: bytes = b"/articles/2026/11/", referer: bytes = b"https://www.example.org/articles/") -> bytes:
+    """Answer what a browser sends for a page: 12 fields, about 600 bytes."""
+    return request(target=target, fields=_BROWSER + b"Referer: %b\r\n" % referer)
+
+
+def _chunked(size: int, chunk: int) -> bytes:
+    return b"%x\r\n%b\r\n" % (chunk, b"u" * chunk) * (size // chunk) + b"0\r\n\r\n"
+
+
+def _many_paths(count: int) -> tuple[bytes, ...]:
+    paths = [b"/articles/2026/%02d/article-number-%d?page=%d&sort=newest" % (i % 12 + 1, i, i % 7) for i in range(count)]
+    return tuple(browser(path, b"https://www.example.org" + paths[i - 1]) for i, path in enumerate(paths))
+
+
+_UPLOAD_TYPE = b"Content-Type: application/octet-stream\r\n"
+_SIZED = request(b"POST", b"/upload", _UPLOAD_TYPE + b"Content-Length: %d\r\n" % UPLOAD_BYTES, b"u" * UPLOAD_BYTES)
+_CHUNKED = request(b"POST", b"/upload", _UPLOAD_TYPE + b"Transfer-Encoding: chunked\r\n", _chunked(UPLOAD_BYTES, 1 << 14))
+_COUNTED = b"%d" % UPLOAD_BYTES
+_HEAD_BUDGETS = (Budget("granian", 0.85), Budget("uvicorn", 0.62))
+_BULK_BUDGETS = (Budget(BEST_PEER, 1.0),)
+
+_ALL = (
+    Scenario("plain", "keep-alive, 1 header", (request(),)),
+    Scenario("browser", "12 browser headers, one path", (browser(),), budgets=_HEAD_BUDGETS),
+    Scenario("browser-paths", "12 browser headers, 500 paths with query, Referer varies", _many_paths(500), budgets=_HEAD_BUDGETS),
+    Scenario("access-log", "12 browser headers, access log to a file", (browser(),), access_log=True,
+             budgets=(Budget("uvicorn", 0.60),)),
+    Scenario("response-64k", "response of 64 KiB in one message", (browser(),), PAGE_64K, PAGE, connections=16, budgets=_BULK_BUDGETS),
+    Scenario("upload-1m", "POST of 1 MiB with Content-Length", (_SIZED,), UPLOAD, _COUNTED, connections=8, budgets=_BULK_BUDGETS),
+    Scenario("upload-chunked", "POST of 1 MiB in chunks of 16 KiB", (_CHUNKED,), UPLOAD, _COUNTED, connections=8, budgets=_BULK_BUDGETS),
+    Scenario("starlette", "12 browser headers, Starlette", (browser(),), STARLETTE),
+    Scenario("pipelined", "12 browser headers, 16 requests at once", (browser(),), depth=16),
+    Scenario("connections", "a connection for every request", (request(fields=b"Connection: close\r\n"),)),
+    Scenario("latency", "12 browser headers, latency at 50 % of saturation", (browser(),), load=Load.OPEN,
+             budgets=(Budget(BEST_PEER, 1.0, Metric.P99),)),
+)  # fmt: skip
+SCENARIOS = {scenario.name: scenario for scenario in _ALL}
