@@ -1,0 +1,1 @@
+"""The driver of ASGI applications: asyncio tasks and futures, no twisted."""

@@ -1,0 +1,38 @@
+"""Request + facts of its connection -> ASGI scope (ASGI www, HTTP Connection Scope, version 2.5).
+
+What all requests of a connection share is put together once (`Origin.base`); a request costs a copy of it and eight keys.
+"""
+
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from termserver.wire.events import Request
+
+Scope = dict[str, Any]  # the ASGI type: values of every kind, by agreement
+ASGI_VERSION: Final = {"version": "3.0", "spec_version": "2.5"}
+
+
+def base_scope(*, scheme: str, client: tuple[str, int] | None, server: tuple[str, int | None] | None, root_path: str) -> Scope:
+    """Give the keys that every HTTP request of a connection has in common."""
+    return {"type": "http", "asgi": ASGI_VERSION, "scheme": scheme, "client": client, "server": server, "root_path": root_path}
+
+
+def http_scope(base: Scope, request: Request, extensions: dict[str, dict[str, object]], state: dict[str, Any]) -> Scope:
+    """Give the scope of one request. Nothing in it is shared with another request that an application could change by accident."""
+    scope = base.copy()
+    scope["asgi"] = ASGI_VERSION.copy()
+    scope["http_version"] = request.version
+    scope["method"] = request.method
+    path = request.path
+    scope["path"] = path.decode("ascii") if b"%" not in path else decode_path(path)
+    scope["raw_path"] = path
+    scope["query_string"] = request.query
+    scope["headers"] = request.headers
+    scope["extensions"] = extensions.copy()
+    scope["state"] = state.copy()
+    return scope
+
+
+def decode_path(path: bytes) -> str:
+    """Decode percent-encoding, then UTF-8. What is not UTF-8 becomes U+FFFD, as under every other server; `raw_path` has the bytes."""
+    return unquote_to_bytes(path).decode("utf-8", "replace")

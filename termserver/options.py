@@ -1,0 +1,232 @@
+"""How each field of `Config` is spelled.
+
+`OPTIONS` is the one table: from it come the flags (`cli.py`), the `TERMSERVER_*` variables, the keys of the TOML file, the keywords
+of `termserver.run` (all three read in `sources.py`) and the table in docs/options.md.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from termserver.config import ACCESS_FORMATS, DEFAULT_HOST, DEFAULT_PORT, LIFESPANS, LOG_LEVELS, UNDERSCORES, Config
+from termserver.kinds import (
+    BINDS,
+    COUNT_OR_AUTO,
+    DESCRIPTOR,
+    ENDPOINTS,
+    INTEGER,
+    ITEMS,
+    PATH,
+    PORT,
+    SECONDS,
+    SWITCH,
+    TEXT,
+    WORD,
+    Kind,
+)
+
+PREFIX = "TERMSERVER_"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option. `field` is its place in Config, dotted; the address options and `config` have none there."""
+
+    field: str
+    flags: str  # separated by blanks; the first long one gives variable and file key their name
+    kind: Kind
+    meaning: str
+    metavar: str = ""
+    off: str = ""  # the flag that says no
+    off_value: object = False
+    repeat: bool = False  # each use on the command line adds one
+    default: str = ""  # how the default reads, where the bare value would not do
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every long spelling without the dashes, the principal one first."""
+        return tuple(flag.lstrip("-") for flag in self.flags.split() if flag.startswith("--") or flag[0] != "-")
+
+    @property
+    def name(self) -> str:
+        """The principal spelling."""
+        return self.names[0]
+
+    @property
+    def flag(self) -> str:
+        """The principal spelling as on the command line; the application has no flag."""
+        return f"--{self.name}" if "--" in self.flags else self.name
+
+    @property
+    def off_name(self) -> str:
+        """The negative spelling, or an empty string."""
+        return self.off.lstrip("-")
+
+
+def variable(name: str) -> str:
+    """Name the environment variable that belongs to a spelling."""
+    return PREFIX + name.upper().replace("-", "_")
+
+
+GROUPS: Final[dict[str, tuple[Option, ...]]] = {
+    "Application": (
+        Option("application", "application", TEXT, "Application to serve, as package.module:name.", "APPLICATION", default="none"),
+        Option("factory", "--factory", SWITCH, "The name is a function that returns the application.", off="--no-factory"),
+        Option("app_dir", "--app-dir", PATH, "Directory put first on the import path.", "DIR"),
+        Option("lifespan", "--lifespan", WORD, "Lifespan events: tried, demanded or not sent.", "|".join(LIFESPANS)),
+        Option("root_path", "--root-path", TEXT, "Path the application is mounted under (root_path in its scope).", "PATH"),
+        Option("config", "--config", PATH, "Options from this TOML file.", "FILE",
+               default="termserver.toml, else [tool.termserver] in pyproject.toml"),
+    ),
+    "Sockets": (
+        Option("port", "-p --port", PORT, "TCP port for addresses that name none; 0 takes a free one.", "PORT", default=str(DEFAULT_PORT)),
+        Option("bind", "-b --bind --host", BINDS,
+               "Address to listen on: HOST, HOST:PORT, [IPv6]:PORT, unix:/PATH or fd://NUMBER. May be repeated.", "ADDRESS",
+               repeat=True, default=f"{DEFAULT_HOST}, unless another socket is named"),
+        Option("unix_socket", "-u --unix-socket --uds", PATH, "Unix socket to listen on.", "PATH", default="none"),
+        Option("fd", "--fd", DESCRIPTOR, "Listening socket inherited as this file descriptor.", "NUMBER", default="none"),
+        Option("endpoint", "-e --endpoint", ENDPOINTS, "Twisted server endpoint string. May be repeated.", "STRING",
+               repeat=True, default="none"),
+        Option("limits.backlog", "--backlog", INTEGER, "Connections the kernel queues before they are accepted.", "COUNT"),
+    ),
+    "HTTP": (
+        Option("server_name", "-s --server-name", TEXT, "Value of the Server header.", "NAME", "--no-server-name", ""),
+        Option("date_header", "--date-header", SWITCH, "Send a Date header.", off="--no-date-header"),
+        Option("underscore_headers", "--underscore-headers", WORD,
+               "What becomes of request headers with an underscore in their name.", "|".join(UNDERSCORES)),
+        Option("allowed_hosts", "--allowed-hosts", ITEMS,
+               "Host names that are answered, separated by commas; .example.com includes subdomains. Others get 400.", "HOSTS",
+               default="any"),
+    ),
+    "Limits": (
+        Option("limits.request_line", "--limit-request-line", INTEGER, "Longest request line; over it 414.", "BYTES"),
+        Option("limits.field", "--limit-field", INTEGER, "Longest header field, name and value; over it 431.", "BYTES"),
+        Option("limits.header_bytes", "--limit-header-bytes", INTEGER, "All header fields of a request together; over it 431.", "BYTES"),
+        Option("limits.header_count", "--limit-header-count", INTEGER, "Number of header fields; over it 431.", "COUNT"),
+        Option("limits.trailer_bytes", "--limit-trailer-bytes", INTEGER, "All trailer fields together; over it 431.", "BYTES"),
+        Option("limits.trailer_count", "--limit-trailer-count", INTEGER, "Number of trailer fields; over it 431.", "COUNT"),
+        Option("limits.chunk_line", "--limit-chunk-line", INTEGER, "Longest chunk-size line; over it 400.", "BYTES"),
+        Option("limits.chunk_extensions", "--limit-chunk-extensions", INTEGER,
+               "All chunk extensions of a body together; over it 400.", "BYTES"),
+        Option("limits.request_body", "--limit-request-body", INTEGER, "Largest request body; over it 413.", "BYTES"),
+        Option("limits.body_buffer", "--limit-body-buffer", INTEGER,
+               "Request body kept until the application asks for it; over it reading stops.", "BYTES"),
+        Option("limits.pipeline_buffer", "--limit-pipeline-buffer", INTEGER,
+               "Bytes of later requests kept while one is answered; over it reading stops.", "BYTES"),
+        Option("limits.response_buffer", "--limit-response-buffer", INTEGER,
+               "Response bytes the client has not taken; over it send() waits.", "BYTES"),
+        Option("limits.discarded_body", "--limit-discarded-body", INTEGER,
+               "Request body the application left unread that is read to keep the connection; over it the connection closes.", "BYTES"),
+        Option("limits.requests_per_connection", "--limit-max-requests-per-connection", INTEGER,
+               "Requests after which a connection closes.", "COUNT"),
+        Option("limits.connections", "--limit-connections", COUNT_OR_AUTO,
+               "Open connections; over it none is accepted. auto: 10000, or fewer where the process may open fewer files.", "COUNT",
+               default="auto"),
+        Option("limits.concurrency", "--limit-concurrency", INTEGER,
+               "Application calls running at once; over it 503 with Retry-After.", "COUNT"),
+    ),
+    "Timeouts": (
+        Option("timeouts.header_read", "--timeout-header-read", SECONDS,
+               "From the first byte of a request to the end of its head; over it 408.", "SECONDS"),
+        Option("timeouts.body_idle", "--timeout-body-idle", SECONDS, "Without a byte of an awaited request body; over it 408.", "SECONDS"),
+        Option("timeouts.body_rate", "--body-min-rate", INTEGER, "Slowest request body, in bytes a second; under it 408.", "RATE"),
+        Option("timeouts.body_rate_grace", "--body-min-rate-grace", SECONDS, "Before that rate is asked for.", "SECONDS"),
+        Option("timeouts.keep_alive", "--timeout-keep-alive", SECONDS, "Idle connection between two requests.", "SECONDS"),
+        Option("timeouts.connection_age", "--timeout-connection-age", SECONDS,
+               "Age at which a connection closes after the response in hand.", "SECONDS"),
+        Option("timeouts.half_close", "--timeout-half-close", SECONDS,
+               "Grace for a response once the client has closed its side of the connection.", "SECONDS"),
+        Option("timeouts.linger_idle", "--timeout-linger-idle", SECONDS,
+               "Silence after which a connection we have closed is no longer read.", "SECONDS"),
+        Option("timeouts.linger_total", "--timeout-linger-total", SECONDS, "Longest time a connection we have closed is read.", "SECONDS"),
+        Option("timeouts.tls_handshake", "--timeout-tls-handshake", SECONDS, "TLS handshake.", "SECONDS"),
+        Option("timeouts.write_stall", "--timeout-write-stall", SECONDS, "Without the client taking a byte of a response.", "SECONDS"),
+        Option("timeouts.write_rate", "--write-min-rate", INTEGER, "Slowest reader of a response, in bytes a second.", "RATE"),
+        Option("timeouts.graceful", "--timeout-graceful-shutdown", SECONDS, "For requests in hand when the server stops.", "SECONDS"),
+        Option("timeouts.application", "-t --http-timeout --app-timeout", SECONDS,
+               "From the whole request to the whole response; over it 504, or the response is cut.", "SECONDS"),
+        Option("timeouts.application_close", "--application-close-timeout", SECONDS,
+               "For the application to end after the client left; then it is cancelled.", "SECONDS"),
+        Option("timeouts.application_cancel", "--application-cancel-timeout", SECONDS,
+               "For the application to end after it was cancelled; then it counts as stuck.", "SECONDS"),
+        Option("timeouts.startup", "--timeout-startup", SECONDS, "For the application's lifespan start-up.", "SECONDS"),
+    ),
+    "Proxies": (
+        Option("proxy.headers", "--proxy-headers", SWITCH,
+               "Take client address, port and scheme from X-Forwarded-For, -Port and -Proto, when a trusted peer sends them.",
+               off="--no-proxy-headers"),
+        Option("proxy.trusted", "--forwarded-allow-ips", ITEMS,
+               "Peers trusted under --proxy-headers, separated by commas: addresses, networks, unix (Unix sockets), * (anyone).", "PEERS"),
+        Option("proxy.address_header", "--proxy-headers-host", TEXT, "Header that names the client's address.", "NAME"),
+        Option("proxy.port_header", "--proxy-headers-port", TEXT, "Header that names the client's port.", "NAME"),
+    ),
+    "Logging": (
+        Option("verbosity", "-v --verbosity", INTEGER,
+               "0: warnings; 1: information and access log; 2: debugging; 3: also asyncio's debug mode.", "LEVEL"),
+        Option("logging.level", "--log-level", WORD, "Least severe message that is logged.", "|".join(LOG_LEVELS),
+               default="as --verbosity says: info"),
+        Option("logging.format", "--log-fmt", TEXT, "Form of log lines, as in Python's logging.", "FORMAT"),
+        Option("logging.access_log", "--access-log", PATH, "Where the access log goes; - is standard output.", "PATH",
+               "--no-access-log", None, default="- from verbosity 1 on"),
+        Option("logging.access_format", "--access-log-format", TEXT, "Form of access lines: a name or a format string.",
+               f"{'|'.join(ACCESS_FORMATS)}|FORMAT"),
+    ),
+}  # fmt: skip
+OPTIONS: Final = tuple(option for group in GROUPS.values() for option in group)
+
+
+def default_text(option: Option) -> str:
+    """Say the default of an option as help and documentation do."""
+    return option.default or show(value_at(Config(), option.field))
+
+
+def show(value: object) -> str:
+    """Write a value for people."""
+    match value:
+        case None | "" | ():
+            return "none"
+        case bool():
+            return "on" if value else "off"
+        case tuple():
+            return ", ".join(map(str, value))
+        case int() | float():
+            return f"{value:g}" if isinstance(value, float) else str(value)
+        case _:
+            return str(value)
+
+
+def value_at(config: Config, name: str) -> object:
+    """Follow a dotted field name."""
+    value: object = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def markdown() -> str:
+    """Write docs/options.md: one table for each group."""
+    lines = [
+        "# Options",
+        "",
+        "Every option is a flag, an environment variable, and a key of the configuration file; what stands further left wins.",
+        "This page is made from `termserver/options.py` by `python -c 'import termserver.options as o; print(o.markdown(), end=\"\")'`.",
+    ]
+    for group, options in GROUPS.items():
+        lines += ["", f"## {group}", "", "| flag | variable | key | default | meaning |", "| --- | --- | --- | --- | --- |"]
+        lines += [_row(option) for option in options]
+    return "\n".join([*lines, ""])
+
+
+def _row(option: Option) -> str:
+    flags = [*option.flags.split(), *([option.off] if option.off else [])]
+    key = "" if option.field == "config" else f"`{option.name}`"
+    section, _, short = option.field.rpartition(".")
+    if section:
+        key += f" or `{section}.{short.replace('_', '-')}`"
+    cells = [
+        " ".join(f"`{flag}`" for flag in flags),
+        f"`{variable(option.name)}`",
+        key,
+        default_text(option),
+        option.meaning + (f" `{option.metavar}`" if "|" in option.metavar else ""),
+    ]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,0 +1,155 @@
+"""The vocabulary between a protocol engine and whoever carries its bytes.
+
+An engine takes bytes and answers with events; commands (`HttpEngine`) append to its output. The peer's faults come out as
+`Rejected` and `Aborted`, never as exceptions: only an application's own fault is raised, at the command that holds it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class Ending(Enum):
+    """What is to become of the connection once the engine's output is out."""
+
+    OPEN = auto()  # go on reading
+    CLOSE = auto()  # everything was read: a plain close reaches the peer after the answer
+    LINGER = auto()  # the peer may still be sending: shut our side, discard its bytes for a while, then close
+    RESET = auto()  # the answer is cut: the peer has to see that (RST)
+
+
+@dataclass(slots=True)
+class Request:
+    """The head of a request. `ended` is True when no body follows, so a GET is one event."""
+
+    stream: int
+    method: str
+    target: bytes  # as sent, for logs
+    path: bytes  # without the query, percent-encoded; b"*" in asterisk-form
+    query: bytes
+    headers: Fields  # names in lower case, in order
+    version: str  # "1.0", "1.1", "2"
+    ended: bool
+    upgrade: bytes | None  # b"websocket", when it is asked for rightly
+
+
+@dataclass(slots=True)
+class Body:
+    """Some bytes of a request's body; the last event of a body has `ended` set."""
+
+    stream: int
+    data: bytes
+    ended: bool
+
+
+@dataclass(slots=True)
+class Trailers:
+    """The trailer section of a request, which ends it."""
+
+    stream: int
+    headers: Fields
+
+
+@dataclass(slots=True)
+class Aborted:
+    """The request will never be complete: the client left, or broke the framing of its body."""
+
+    stream: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Rejected:
+    """The peer's fault. The engine has already queued the answer: log it, count it."""
+
+    status: int
+    reason: str
+
+
+Event = Request | Body | Trailers | Aborted | Rejected
+
+
+class HttpLimits(Protocol):
+    """The sizes and counts an engine holds its peer to; `config.Limits` satisfies it. 0 = off."""
+
+    @property
+    def request_line(self) -> int: ...
+    @property
+    def field(self) -> int: ...
+    @property
+    def header_bytes(self) -> int: ...
+    @property
+    def header_count(self) -> int: ...
+    @property
+    def trailer_bytes(self) -> int: ...
+    @property
+    def trailer_count(self) -> int: ...
+    @property
+    def chunk_line(self) -> int: ...
+    @property
+    def chunk_extensions(self) -> int: ...
+    @property
+    def request_body(self) -> int: ...
+    @property
+    def body_buffer(self) -> int: ...
+    @property
+    def pipeline_buffer(self) -> int: ...
+    @property
+    def requests_per_connection(self) -> int: ...
+    @property
+    def discarded_body(self) -> int: ...
+
+
+class HttpEngine(Protocol):
+    """One connection's protocol, server side. `stream` is 0 throughout HTTP/1."""
+
+    @property
+    def ending(self) -> Ending: ...
+    @property
+    def wants_data(self) -> bool:
+        """Whether reading may go on: nothing is held that waits for the application."""
+    @property
+    def has_input(self) -> bool:
+        """Whether bytes are held that another `receive(b"")` may turn into events."""
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the peer, answer what they mean."""
+
+    def end_of_input(self) -> list[Event]:
+        """Say that the peer will send no more."""
+
+    def start(self, stream: int, status: int, headers: Iterable[Iterable[bytes]], *, trailers: bool = False) -> None:
+        """Begin the final response. Raises `InvalidMessage` or `UnexpectedMessage`, and then has written nothing."""
+
+    def write(self, stream: int, data: bytes, more: bool) -> None:  # noqa: FBT001 - the hot path passes it by position
+        """Write body bytes; `more=False` ends the body."""
+
+    def write_file_head(self, stream: int, size: int, *, more: bool) -> bytes | None:
+        """Announce `size` body bytes that the caller puts on the wire itself; answer what has to follow them (None: drop them)."""
+
+    def interim(self, stream: int, status: int, headers: Fields) -> None:
+        """Write a 1xx response."""
+
+    def trailers(self, stream: int, headers: Iterable[Iterable[bytes]], *, more: bool) -> None:
+        """Write trailer fields; `more=False` ends the response."""
+
+    def wants_continue(self, stream: int) -> None:
+        """Answer a waiting `Expect: 100-continue`: the application reads."""
+
+    def consumed(self, stream: int, size: int) -> None:
+        """Give back credit for body bytes that the application took."""
+
+    def reject(self, status: int, reason: str) -> Rejected:
+        """Answer with an error of the server's own and end the connection (a time-out, an overload)."""
+
+    def reset(self, stream: int) -> None:
+        """Cut the response so that the peer sees it is incomplete."""
+
+    def drain(self) -> None:
+        """Let the running response be the last one."""
+
+    def output(self) -> bytes:
+        """Hand out what is to be sent, once."""

@@ -1,0 +1,231 @@
+"""The head of an HTTP/1.x request (RFC 9112 §3 and §5). No I/O, no state between heads.
+
+A head is parsed only when it is whole, so one llhttp parser (httptools) serves every connection of a worker, and the
+bytes after a head are never shown to it: bodies are `chunked.py`'s or a count. llhttp leaves the request line wide open (it takes
+HTTP/2.0, RTSP, `GET  /`, a `#` in the target), so that line is held to its grammar here, before llhttp sees it too.
+
+Clients repeat themselves: on one connection after another the field lines of a head are the same bytes while only the target
+changes. A block of field lines that llhttp and the rules below accepted once, for a request without a body, means the same the
+next time, byte for byte; so a bounded table remembers the outcome (`_Known`), as HPACK does for HTTP/2. Nothing is parsed by
+other rules than the first time. benchmarks/micro/head.py guards it.
+
+Rejected: a regular expression for the whole head (slower than llhttp, and quadratic when blanks can match twice); one parser
+object a connection (2 KB each, and state that outlives a request).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from termserver.wire.events import Fields, HttpLimits, Request
+from termserver.wire.fieldblock import FieldBlock, RefusedError, Underscores
+from termserver.wire.fields import is_host, is_token
+
+_KNOWN_BLOCKS: Final = 512  # blocks remembered per worker,
+_KNOWN_BLOCK_SIZE: Final = 2_048  # none longer than this: 1 MiB of blocks at the most
+
+# RFC 9110 §9.3 and the registered methods that llhttp knows. Each has to be upper case: methods are case-sensitive.
+METHODS: Final = {name.encode(): name for name in (
+    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "QUERY", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND",
+    "PROPPATCH", "SEARCH", "UNLOCK", "BIND", "REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "M-SEARCH",
+    "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE", "MKCALENDAR", "LINK", "UNLINK", "SOURCE",
+)}
+_METHOD_SIZE: Final = 32
+_UNLIMITED: Final = 1 << 62
+_SLASH: Final = 0x2F
+
+# RFC 3986: visible ASCII. Browsers leave | ^ ` { } and the like unencoded, so those pass; # begins a fragment, which is never sent.
+_TARGET_BYTES: Final = bytes(set(range(0x21, 0x7F)) - {0x23})
+
+@dataclass(slots=True)
+class Framing:
+    """What a head says of its connection. `length` is the body's in bytes, or CHUNKED. Shared between requests: never written to."""
+
+    length: int
+    keep_alive: bool
+    expects_continue: bool
+    takes_trailers: bool
+
+
+@dataclass(slots=True)
+class _Known:
+    """The outcome of a block of field lines that belongs to a request without a body."""
+
+    headers: Fields
+    host: bytes | None
+    framing: Framing
+    upgrade: bytes | None
+
+
+_PLAIN_11: Final = Framing(0, keep_alive=True, expects_continue=False, takes_trailers=False)
+_PLAIN_10: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=False)
+
+
+class HeadParser:
+    """Turns whole heads into `Head`s. One a worker."""
+
+    __slots__ = ("_allowed_hosts", "_known_10", "_known_11", "_limits", "_safe_size", "block")
+
+    def __init__(self, limits: HttpLimits, *, underscores: Underscores = Underscores.DROP, allowed_hosts: frozenset[bytes] = frozenset()) -> None:
+        """`allowed_hosts`: lower-case host names without port, `.name` for a domain and all below it; empty allows every host."""
+        self._limits = limits
+        self._allowed_hosts = allowed_hosts
+        self.block = FieldBlock(underscores)  # trailer sections are read through it too
+        self._known_10: dict[bytes, _Known] = {}
+        self._known_11: dict[bytes, _Known] = {}
+        # A head no longer than the smallest limit breaks none of them.
+        self._safe_size = min(size or _UNLIMITED for size in (limits.request_line, limits.field, limits.header_bytes))
+
+    def parse(self, head: bytes) -> tuple[Request, Framing]:
+        """Parse one head, from the first byte of its request line to the blank line. Raises `RefusedError`."""
+        line_end = head.index(b"\r\n")
+        block = head[line_end:]
+        parts = head[:line_end].split(b" ")
+        if len(head) > self._safe_size:
+            self._check_sizes(parts, head[:line_end], block)
+        if len(parts) != 3:  # noqa: PLR2004 - RFC 9112 §3: method SP request-target SP HTTP-version
+            raise RefusedError(400, "malformed request line")
+        method_token, target, version_token = parts
+        if version_token == b"HTTP/1.1":
+            version, known_blocks = "1.1", self._known_11
+        elif version_token == b"HTTP/1.0":
+            version, known_blocks = "1.0", self._known_10
+        else:
+            raise _version_refusal(version_token)
+        method = METHODS.get(method_token)
+        if method is None:
+            raise _method_refusal(method_token, target)
+        if not target or target.translate(None, _TARGET_BYTES):
+            raise RefusedError(400, "request target is empty or has a byte that no URI has")
+        known = known_blocks.get(block) or self._learn(head, version, block, known_blocks)
+        headers = known.headers.copy()
+        if target[0] == _SLASH:
+            path, _, query = target.partition(b"?")
+        else:
+            path, query = self._resolve(method, target, known.host, headers)
+        framing = known.framing
+        if known.upgrade is None:
+            return Request(0, method, target, path, query, headers, version, not framing.length, None), framing
+        return Request(0, method, target, path, query, headers, version, True, known.upgrade), framing
+
+    def _learn(self, head: bytes, version: str, block: bytes, known_blocks: dict[bytes, _Known]) -> _Known:
+        """Parse the field lines; remember the outcome if it may serve again."""
+        fields = self.block
+        fields.read(head, version)
+        limit = self._limits.header_count
+        if limit and fields.count > limit:
+            raise RefusedError(431, f"more than {limit} header fields")
+        host = fields.host()
+        self._check_host(host, version)
+        if not fields.noted:
+            known = _Known(fields.headers, host, _PLAIN_11 if version == "1.1" else _PLAIN_10, None)
+        else:
+            length = fields.body_length(version)
+            expects_continue = version == "1.1" and fields.expects_continue()
+            upgrade = fields.websocket_upgrade(length) if version == "1.1" else None
+            framing = Framing(length, fields.keeps_alive(version), expects_continue, fields.takes_trailers())
+            known = _Known(fields.headers, host, framing, upgrade)
+            if length or expects_continue or upgrade:
+                return known
+        if len(block) <= _KNOWN_BLOCK_SIZE:
+            if len(known_blocks) >= _KNOWN_BLOCKS:
+                known_blocks.clear()
+            known_blocks[block] = known
+        return known
+
+    def _check_host(self, host: bytes | None, version: str) -> None:
+        if host is None:
+            if version == "1.1":  # RFC 9112 §3.2
+                raise RefusedError(400, "no Host field")
+            return
+        if not is_host(host):
+            raise RefusedError(400, "Host is not host[:port]")
+        if self._allowed_hosts and not _host_allowed(host, self._allowed_hosts):
+            raise RefusedError(400, "Host is not among the allowed hosts")
+
+    def _resolve(self, method: str, target: bytes, host: bytes | None, headers: Fields) -> tuple[bytes, bytes]:
+        """Give path and query of a target in absolute- or asterisk-form (RFC 9112 §3.2.2 and §3.2.4)."""
+        if target == b"*":
+            if method != "OPTIONS":
+                raise RefusedError(400, "asterisk-form is for OPTIONS")
+            return target, b""
+        scheme, separator, rest = target.partition(b"://")
+        if not separator or scheme.lower() not in {b"http", b"https"}:
+            raise RefusedError(400, "request target is neither origin-form nor an http URI")
+        authority, path, query = _split_authority(rest)
+        if not is_host(authority):  # a userinfo part ends here too (RFC 9110 §4.2.4)
+            raise RefusedError(400, "absolute-form without a valid authority")
+        if host is None:
+            self._check_host(authority, "1.0")
+            headers.insert(0, (b"host", authority))
+        elif authority.lower() != host.lower():  # RFC 9112 §3.2.2: the target's authority wins; a Host that differs is an attack
+            raise RefusedError(400, "Host differs from the target's authority")
+        return path, query
+
+    def check_partial(self, data: bytes | bytearray) -> None:
+        """Refuse a head that is not whole yet but cannot become acceptable: a line or the block too long, a first byte of no method."""
+        line_end = data.find(b"\r\n")
+        if line_end < 0:
+            self._check_request_line(data.split(b" ", 2))
+            self._check_line_length(data)
+            return
+        self._check_request_line(data[:line_end].split(b" "))
+        self._check_line_length(data[:line_end])
+        limits = self._limits
+        if limits.header_bytes and len(data) - line_end - 2 > limits.header_bytes:
+            raise RefusedError(431, f"more than {limits.header_bytes} bytes of header fields")
+        if limits.field and len(data) - data.rfind(b"\n") - 1 > limits.field + 1:  # a CR may be its last byte
+            raise RefusedError(431, f"a header field of more than {limits.field} bytes")
+
+    def _check_sizes(self, parts: list[bytes], line: bytes, block: bytes) -> None:
+        self._check_request_line(parts)
+        self._check_line_length(line)
+        limits = self._limits
+        if limits.header_bytes and len(block) - 4 > limits.header_bytes:  # the two line ends around the block are not its bytes
+            raise RefusedError(431, f"more than {limits.header_bytes} bytes of header fields")
+        if limits.field and max(map(len, block.split(b"\r\n"))) > limits.field:
+            raise RefusedError(431, f"a header field of more than {limits.field} bytes")
+
+    @staticmethod
+    def _check_request_line(parts: list[bytes] | list[bytearray]) -> None:
+        method = bytes(parts[0])
+        known = method in METHODS or method == b"CONNECT"
+        if not known and (len(parts) > 1 or not is_token(method) or len(method) > _METHOD_SIZE):
+            raise _method_refusal(method, b"")
+
+    def _check_line_length(self, line: bytes | bytearray) -> None:
+        limit = self._limits.request_line
+        if limit and len(line) > limit + (line[-1:] == b"\r"):
+            raise RefusedError(414, f"a request line of more than {limit} bytes")
+
+
+def _version_refusal(version: bytes) -> RefusedError:
+    """505 for a well-formed version that is not ours, 400 for what is no version (RFC 9112 §2.3)."""
+    well_formed = len(version) == 8 and version[:5] == b"HTTP/" and version[5:6].isdigit() and version[6:7] == b"." and version[7:].isdigit()  # noqa: PLR2004
+    return RefusedError(505, "HTTP version not supported") if well_formed else RefusedError(400, "malformed HTTP version")
+
+
+def _method_refusal(method: bytes, target: bytes) -> RefusedError:
+    """501 for a method that exists or might, 400 for what is no token (RFC 9110 §9.1) and for CONNECT without its authority-form."""
+    if method == b"CONNECT" and not (is_host(target) and b":" in target):
+        return RefusedError(400, "CONNECT needs an authority")
+    if is_token(method):
+        return RefusedError(501, "method not implemented")
+    return RefusedError(400, "malformed method")
+
+
+def _split_authority(rest: bytes) -> tuple[bytes, bytes, bytes]:
+    """Split what follows `http://` into authority, path and query; an empty path is `/`."""
+    before_query, _, query = rest.partition(b"?")
+    authority, slash, path = before_query.partition(b"/")
+    return authority, slash + path or b"/", query
+
+
+def _host_allowed(host: bytes, allowed: frozenset[bytes]) -> bool:
+    """Whether `host[:port]` is one of the allowed names, or below one that is written with a leading dot."""
+    name = host.lower()
+    if not name.endswith(b"]"):
+        name = name.rpartition(b":")[0] or name
+    name = name.removesuffix(b".")
+    if name in allowed:
+        return True
+    return any(entry.startswith(b".") and (name.endswith(entry) or name == entry[1:]) for entry in allowed)

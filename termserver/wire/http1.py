@@ -1,0 +1,510 @@
+"""HTTP/1.0 and 1.1, server side (RFC 9112). No I/O.
+
+Bytes go in through `receive`, which answers with events; commands append to the output, handed out once by `output`. Two small states
+say where we are: what is being *read* and what is being *written*. They meet in `_meet`: only when a request was read and answered in
+full does the next one begin, so one request at a time is in the application, and bytes that came early wait.
+
+Whatever is wrong with the peer's bytes is answered here, with a constant body, and ends the connection; bytes after a refusal are never
+parsed. Whatever is wrong with the application's messages is raised at the command, before a byte of it is written.
+"""
+
+from collections.abc import Iterable
+from enum import Enum, auto
+from typing import Final
+
+from termserver.errors import InvalidMessage, UnexpectedMessage
+from termserver.wire.chunked import ChunkedDecoder, has_bare_line_end
+from termserver.wire.events import Aborted, Body, Ending, Event, Fields, HttpLimits, Rejected, Request, Trailers
+from termserver.wire.fieldblock import CHUNKED, RefusedError
+from termserver.wire.fields import REASONS, STATUS_LINES
+from termserver.wire.head import Framing, HeadParser
+from termserver.wire.response import ResponseHead, render_trailers
+
+
+class Reading(Enum):
+    """What the bytes that come next are."""
+
+    HEAD = auto()
+    LENGTH = auto()  # a body of known length
+    CHUNKS = auto()
+    DONE = auto()  # of a later request: they wait
+    CLOSED = auto()  # nothing: they are discarded unseen
+
+
+class Writing(Enum):
+    """What the application may say next."""
+
+    NOTHING = auto()  # there is no request
+    START = auto()
+    FIRST = auto()  # the head is held back until the first body bytes tell its framing
+    BODY = auto()
+    TRAILERS = auto()
+    DONE = auto()
+
+
+class Outbound(Enum):
+    """How the response's body is framed."""
+
+    NONE = auto()  # HEAD, 204, 304
+    LENGTH = auto()
+    CHUNKS = auto()
+    UNTIL_CLOSE = auto()  # HTTP/1.0
+
+
+# Bound once: cheap to compare, short to read.
+R_HEAD, R_LENGTH, R_CHUNKS, R_DONE, R_CLOSED = Reading
+W_NOTHING, W_START, W_FIRST, W_BODY, W_TRAILERS, W_DONE = Writing
+NO_BODY, BY_LENGTH, BY_CHUNKS, UNTIL_CLOSE = Outbound
+OPEN, CLOSE, LINGER, RESET = Ending
+_NO_FRAMING: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=False)
+_BODIES: Final = {status: reason + b"\n" for status, reason in REASONS.items()}
+_LAST_WITH_TRAILERS: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=True)
+_CR: Final = 0x0D
+_LF: Final = 0x0A
+
+
+class DefaultFields:
+    """The `date` and `server` lines of every response; whoever owns the clock keeps `date` current."""
+
+    __slots__ = ("both", "date", "server")
+
+    def __init__(self, server: bytes = b"termserver") -> None:
+        """An empty `server` leaves the field out."""
+        self.server = b"server: " + server + b"\r\n" if server else b""
+        self.date = self.both = b""
+        self.set_date(b"")
+
+    def set_date(self, date: bytes) -> None:
+        """Take an IMF-fixdate (RFC 9110 §5.6.7); empty leaves the field out."""
+        self.date = b"date: " + date + b"\r\n" if date else b""
+        self.both = self.date + self.server
+
+
+class Http1:
+    """One connection, server side. Satisfies `HttpEngine`; the stream is always 0."""
+
+    __slots__ = ("_chunks", "_continue", "_credit", "_defaults", "_discarded", "_draining", "_framing", "_head", "_heads", "_held", "_is_head", "_left", "_limits", "_out",
+                 "_outbound", "_partial", "_reading", "_received", "_requests", "_response_left", "_skipped", "_version", "_wants_trailers",
+                 "_writing", "ending")
+
+    def __init__(self, heads: HeadParser, limits: HttpLimits, defaults: DefaultFields) -> None:
+        """`heads`, `limits` and `defaults` are shared by the connections of a worker."""
+        self._heads = heads
+        self._limits = limits
+        self._defaults = defaults
+        self.ending = OPEN
+        self._draining = False
+        self._out: list[bytes] = []
+        # reading
+        self._reading = R_HEAD
+        self._held = b""  # bytes that cannot be read yet: part of a head, or what comes after this request
+        self._partial: bytearray | None = None  # a head that comes in pieces
+        self._skipped = False  # an empty line came ahead of it
+        self._framing = _NO_FRAMING
+        self._chunks: ChunkedDecoder | None = None
+        self._left = 0  # body bytes still to come, of a body of known length
+        self._received = 0  # body bytes that came, of a chunked body
+        self._credit = 0  # body bytes handed out that the application has not taken
+        self._discarded = 0
+        self._continue = False
+        self._requests = 0
+        # writing
+        self._writing = W_NOTHING
+        self._outbound = NO_BODY
+        self._head: ResponseHead | None = None
+        self._wants_trailers = False
+        self._response_left = 0
+        self._version = "1.1"
+        self._is_head = False
+
+    # ------------------------------------------------------------------ reading
+
+    @property
+    def wants_data(self) -> bool:
+        """Whether reading may go on."""
+        if self._reading is R_DONE:
+            return len(self._held) < (self._limits.pipeline_buffer or len(self._held) + 1)
+        return self._credit < (self._limits.body_buffer or self._credit + 1)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether another `receive(b"")` may give a request."""
+        return self._reading is R_HEAD and bool(self._held)
+
+    @property
+    def reading(self) -> Reading:
+        """What the next bytes are: which time-out applies is decided by it."""
+        return self._reading
+
+    @property
+    def in_head(self) -> bool:
+        """Whether some bytes of a head came, and not all."""
+        return self._partial is not None
+
+    @property
+    def discarding(self) -> bool:
+        """Whether the rest of a body is read only to be thrown away: its response is complete."""
+        return self._writing is W_DONE
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes, answer what they mean: at most one request."""
+        reading = self._reading
+        try:
+            if reading is R_HEAD:
+                return self._read_head(data)
+            if reading is R_LENGTH:
+                return self._read_length(data)
+            if reading is R_CHUNKS:
+                return self._read_chunks(data)
+        except RefusedError as refused:
+            return self._refuse(refused)
+        if reading is R_DONE:
+            self._held += data
+        return []
+
+    def _read_head(self, data: bytes) -> list[Event]:
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if self._partial is None:
+            end = data.find(b"\r\n\r\n")
+            if end > 0 and data[0] != _CR:
+                end += 4
+                return self._begin(data, b"") if end == len(data) else self._begin(data[:end], data[end:])
+            if not data:
+                return []
+            self._partial = bytearray()
+        return self._read_head_in_pieces(self._partial, data)
+
+    def _read_head_in_pieces(self, partial: bytearray, data: bytes) -> list[Event]:
+        """Add to a head that is not whole: each byte is looked at once or twice, however small the pieces are."""
+        seen = len(partial)
+        partial += data
+        if partial[0] == _CR:
+            self._skip_empty_line(partial)
+            seen = 0
+        start = max(0, seen - 3)
+        end = partial.find(b"\r\n\r\n", start)
+        if end >= 0 and partial[0] != _CR:
+            self._partial = None
+            return self._begin(bytes(partial[: end + 4]), bytes(partial[end + 4 :]))
+        if start and partial[start] == _LF:
+            start += 1  # the CR it belongs to was seen before
+        if has_bare_line_end(partial[start:]):
+            raise RefusedError(400, "a bare CR or LF in the head")
+        if partial:
+            self._heads.check_partial(partial)
+        return []
+
+    def _skip_empty_line(self, partial: bytearray) -> None:
+        """Ignore one empty line ahead of a request (RFC 9112 §2.2; spec limits L7)."""
+        if partial.startswith(b"\r\n"):
+            if self._skipped or partial.startswith(b"\r\n\r"):
+                raise RefusedError(400, "more than one empty line ahead of a request")
+            self._skipped = True
+            del partial[:2]
+
+    def _begin(self, head: bytes, rest: bytes) -> list[Event]:
+        """Take a whole head: the events of the request, as far as its body is here too."""
+        request, framing = self._heads.parse(head)
+        self._framing = framing
+        self._version = request.version
+        self._is_head = request.method == "HEAD"
+        self._writing = W_START
+        self._requests += 1
+        self._skipped = False
+        length = framing.length
+        if not length:
+            self._reading = R_DONE
+            self._held = rest
+            return [request]
+        limit = self._limits.request_body
+        if limit and length > limit:
+            self._writing = W_NOTHING
+            raise RefusedError(413, f"a body of more than {limit} bytes")
+        self._continue = framing.expects_continue
+        self._credit = self._discarded = self._received = 0
+        if length == CHUNKED:
+            self._reading = R_CHUNKS
+            self._chunks = ChunkedDecoder(self._limits, self._heads.block)
+        else:
+            self._reading = R_LENGTH
+            self._left = length
+        if not rest:
+            return [request]
+        events = self.receive(rest)
+        # A body that is known to be broken keeps its request from the application.
+        return [events[-1]] if events and type(events[-1]) is Rejected else [request, *events]
+
+    def _read_length(self, data: bytes) -> list[Event]:
+        left = self._left
+        if len(data) > left:
+            data, self._held = data[:left], data[left:]
+        self._left = left = left - len(data)
+        if not left:
+            self._reading = R_DONE
+        return self._body(data, ended=not left)
+
+    def _read_chunks(self, data: bytes) -> list[Event]:
+        decoder = self._chunks
+        assert decoder is not None  # noqa: S101 - for the type checker: made when the state was entered
+        body, rest = decoder.decode(data)
+        self._received += len(body)
+        limit = self._limits.request_body
+        if limit and self._received > limit:
+            raise RefusedError(413, f"a body of more than {limit} bytes")
+        if not decoder.done:
+            return self._body(body, ended=False) if body else []
+        self._reading = R_DONE
+        self._held = rest
+        self._chunks = None
+        if not decoder.trailers or self._writing is W_DONE:
+            return self._body(body, ended=True)
+        return [*self._body(body, ended=False), Trailers(0, decoder.trailers)]
+
+    def _body(self, data: bytes, *, ended: bool) -> list[Event]:
+        if self._writing is not W_DONE:
+            self._credit += len(data)
+            self._continue = False
+            return [Body(0, data, ended)]
+        self._discarded += len(data)
+        limit = self._limits.discarded_body
+        if limit and self._discarded > limit:
+            self._stop(LINGER)
+        elif ended:
+            self._meet()
+        return []
+
+    def end_of_input(self) -> list[Event]:
+        """The peer shut its sending side. A request that was whole keeps its response; one that was not is void (RFC 9112 §8)."""
+        reading, self._reading = self._reading, R_CLOSED
+        self._framing = _NO_FRAMING
+        self._partial, self._held = None, b""
+        if reading is R_DONE:
+            return []
+        if self._writing in {W_NOTHING, W_DONE}:
+            self.ending = CLOSE
+            return []
+        self._writing = W_NOTHING
+        self.ending = RESET
+        return [Aborted(0, "the client left in the middle of the request")]
+
+    def consumed(self, stream: int, size: int) -> None:  # noqa: ARG002 - the engine's interface names the stream
+        """Give back credit for body bytes that the application took."""
+        self._credit -= size
+
+    # ------------------------------------------------------------------ refusing
+
+    def _refuse(self, refused: RefusedError) -> list[Event]:
+        """Answer the peer's fault: with its status where no response has begun, else by cutting the one that has."""
+        in_application = self._writing not in {W_NOTHING, W_DONE}
+        rejected = self.reject(refused.status, refused.reason)
+        return [Aborted(0, refused.reason), rejected] if in_application else [rejected]
+
+    def reject(self, status: int, reason: str) -> Rejected:
+        """Queue an error answer of the server's own, unless a response has begun: then cut that one. Ends the connection."""
+        if self._writing in {W_BODY, W_TRAILERS}:
+            self._stop(RESET)
+        else:
+            if self._writing is not W_DONE:
+                body = b"" if self._is_head and self._writing is not W_NOTHING else _BODIES[status]
+                self._out.append(b"%bcontent-type: text/plain\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b" % (
+                    STATUS_LINES[status], len(_BODIES[status]), self._defaults.both, body))
+            self._stop(LINGER)
+        return Rejected(status, reason)
+
+    def reset(self, stream: int) -> None:  # noqa: ARG002 - the engine's interface names the stream
+        """Cut the response so that the peer sees it is incomplete (spec reliability R16)."""
+        self._stop(RESET)
+
+    def _stop(self, ending: Ending) -> None:
+        self._reading = R_CLOSED
+        self._writing = W_NOTHING
+        self._partial, self._held, self._chunks = None, b"", None
+        self.ending = ending
+
+    # ------------------------------------------------------------------ writing
+
+    def drain(self) -> None:
+        """Let the running response be the last one; without one, the connection ends."""
+        self._draining = True
+        if self._writing is W_NOTHING and self._partial is None and self.ending is OPEN:
+            self._stop(CLOSE)
+
+    def wants_continue(self, stream: int) -> None:
+        """Answer a waiting `Expect: 100-continue`, now that the application reads (RFC 9110 §10.1.1)."""
+        if self._continue:
+            self._continue = False
+            self.interim(stream, 100, [])
+
+    def interim(self, stream: int, status: int, headers: Fields) -> None:  # noqa: ARG002 - the engine's interface names the stream
+        """Write a 1xx response; HTTP/1.0 has none, and none comes after the final head."""
+        if self._version == "1.1" and self._writing in {W_START, W_FIRST}:
+            self._out.append(STATUS_LINES[status] + render_trailers(headers) + b"\r\n")
+
+    def start(self, stream: int, status: int, headers: Iterable[Iterable[bytes]], *, trailers: bool = False) -> None:  # noqa: ARG002
+        """Check and render the head of the final response. It leaves with the first body bytes (ASGI www, Response Start)."""
+        if self._writing is not W_START:
+            raise UnexpectedMessage("http.response.start", "http.response.body")
+        self._head = ResponseHead(status, headers)
+        self._wants_trailers = trailers
+        self._writing = W_FIRST
+
+    def write(self, stream: int, data: bytes, more: bool) -> None:  # noqa: FBT001, ARG002 - the hot path passes it by position
+        """Write body bytes; `more=False` ends the body. More bytes than Content-Length said: those are written, then it raises."""
+        if self._writing is W_FIRST:
+            self._finish_head(None if more or self._wants_trailers else len(data))
+        elif self._writing is not W_BODY:
+            raise UnexpectedMessage("http.response.body", "nothing: the response is complete")
+        outbound = self._outbound
+        if outbound is BY_LENGTH:
+            self._response_left -= len(data)
+            if self._response_left < 0:
+                self._overrun(data)
+            self._out.append(data)
+        elif outbound is BY_CHUNKS:
+            if data:
+                self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+        elif outbound is UNTIL_CLOSE:
+            self._out.append(data)
+        if not more:
+            self._end_body()
+
+    def write_file_head(self, stream: int, size: int, *, more: bool) -> bytes | None:  # noqa: ARG002
+        """Announce `size` body bytes that the caller puts on the wire itself; answer what has to follow them, None if none are wanted."""
+        if self._writing is W_FIRST:
+            self._finish_head(None if more or self._wants_trailers else size)
+        elif self._writing is not W_BODY:
+            raise UnexpectedMessage("http.response.zerocopysend", "nothing: the response is complete")
+        outbound = self._outbound
+        if outbound is NO_BODY:
+            return None
+        if outbound is BY_LENGTH:
+            if size > self._response_left:
+                raise _too_long(size - self._response_left)
+            self._response_left -= size
+            return b""
+        if outbound is BY_CHUNKS and size:
+            self._out.append(b"%x\r\n" % size)
+            return b"\r\n"
+        return b""
+
+    def trailers(self, stream: int, headers: Iterable[Iterable[bytes]], *, more: bool) -> None:  # noqa: ARG002
+        """Write trailer fields, if the client takes them; `more=False` ends the response."""
+        if self._writing is not W_TRAILERS:
+            raise UnexpectedMessage("http.response.trailers", "http.response.body")
+        lines = render_trailers(headers)
+        if self._outbound is BY_CHUNKS:
+            if self._framing.takes_trailers:
+                self._out.append(lines)
+            if not more:
+                self._out.append(b"\r\n")
+        if not more:
+            self._complete()
+
+    def _finish_head(self, length: int | None) -> None:
+        """Add the framing fields (RFC 9112 §6); `length` is the whole body's where it is known."""
+        head = self._head
+        assert head is not None  # noqa: S101 - for the type checker: set when the state was entered
+        lines = head.lines
+        if self._is_head or head.no_body:
+            self._outbound = NO_BODY
+            if length and head.length is None and not head.no_body:
+                lines.append(b"content-length: %d\r\n" % length)  # what a GET would have had
+        elif head.length is not None:
+            self._outbound = BY_LENGTH
+            self._response_left = head.length
+        elif length is not None:
+            self._outbound = BY_LENGTH
+            self._response_left = length
+            lines.append(b"content-length: %d\r\n" % length)
+        elif self._version == "1.1":
+            self._outbound = BY_CHUNKS
+            lines.append(b"transfer-encoding: chunked\r\n")
+        else:
+            self._outbound = UNTIL_CLOSE
+        if not (head.date or head.server):
+            lines.append(self._defaults.both)
+        elif not head.date:
+            lines.append(self._defaults.date)
+        elif not head.server:
+            lines.append(self._defaults.server)
+        if not self._framing.keep_alive or head.close or self._draining or self._outbound is UNTIL_CLOSE or self._is_last():
+            self._framing = _NO_FRAMING if not self._framing.takes_trailers else _LAST_WITH_TRAILERS
+            lines.append(b"connection: close\r\n\r\n")
+        else:
+            lines.append(b"connection: keep-alive\r\n\r\n" if self._version == "1.0" else b"\r\n")
+        self._out += lines
+        self._head = None
+        self._writing = W_BODY
+
+    def _is_last(self) -> bool:
+        """Whether the connection cannot serve another request: its count is reached, or too much body is left to discard."""
+        limits = self._limits
+        if limits.requests_per_connection and self._requests >= limits.requests_per_connection:
+            return True
+        if self._continue:  # RFC 9110 §10.1.1: the client may or may not send the body now; only a close is unambiguous
+            return True
+        return self._reading is R_LENGTH and bool(limits.discarded_body) and self._left > limits.discarded_body
+
+    def _overrun(self, data: bytes) -> None:
+        """Write what Content-Length leaves room for, end the response there, tell the application (spec attacks B10)."""
+        excess = -self._response_left
+        self._out.append(data[: len(data) - excess])
+        self._response_left = 0
+        self._complete()
+        raise _too_long(excess)
+
+    def _end_body(self) -> None:
+        if self._outbound is BY_LENGTH and self._response_left:
+            left = self._response_left
+            self._stop(RESET)  # the client must see that bytes are missing (spec attacks B10)
+            message = f"the response ended {left} bytes short of its content-length"
+            raise InvalidMessage(message)
+        if self._wants_trailers:
+            if self._outbound is BY_CHUNKS:
+                self._out.append(b"0\r\n")
+            self._writing = W_TRAILERS
+            return
+        if self._outbound is BY_CHUNKS:
+            self._out.append(b"0\r\n\r\n")
+        self._complete()
+
+    def _complete(self) -> None:
+        """The response is out. A request whose body is still coming is read to its end, within bounds, before the next."""
+        self._writing = W_DONE
+        if self._reading is R_DONE:
+            self._meet()
+        elif not self._framing.keep_alive:
+            self._stop(LINGER)
+
+    def _meet(self) -> None:
+        """Request and response are complete: on to the next request, or to the end."""
+        if self._framing.keep_alive and not self._draining:
+            self._reading = R_HEAD
+            self._writing = W_NOTHING
+        else:
+            self._stop(LINGER if self._held else CLOSE)
+
+    @property
+    def answered(self) -> bool:
+        """Whether no response is owed: it is complete, or there was no request."""
+        return self._writing is W_DONE or self._writing is W_NOTHING
+
+    @property
+    def begun(self) -> bool:
+        """Whether the head of the final response was handed out, so that its status cannot change any more."""
+        return self._writing is W_BODY or self._writing is W_TRAILERS
+
+    def output(self) -> bytes:
+        """Hand out what is to be sent, once."""
+        out = self._out
+        if not out:
+            return b""
+        data = b"".join(out)
+        out.clear()
+        return data
+
+
+def _too_long(excess: int) -> InvalidMessage:
+    return InvalidMessage(f"the response body is {excess} bytes longer than its content-length")
