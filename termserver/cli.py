@@ -7,13 +7,14 @@ to be usable, so help and complaints are quick.
 
 import argparse
 import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from termserver import __version__
-from termserver.errors import ApplicationLoadError, TermserverError
+from termserver.errors import ApplicationLoadError, ConfigError, TermserverError
 from termserver.kinds import SWITCH
 from termserver.options import GROUPS, OPTIONS, Option, default_text, show, value_at
 from termserver.sources import Effective, Mark, gather
@@ -30,7 +31,6 @@ DAPHNE_FLAGS = (
     "--application-close-timeout", "--root-path", "--proxy-headers", "--proxy-headers-host", "--proxy-headers-port", "--server-name",
     "--no-server-name",
 )  # fmt: skip
-EXIT_USAGE = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,17 +56,110 @@ def _serve(effective: Effective) -> int:
 
 
 def _check(effective: Effective) -> int:
-    """Print every option with its source, then what is wrong."""
+    """Print every option with its source, then all that is wrong: a bad option does not hide an application that cannot be imported."""
     rows = [_row(option, effective) for option in OPTIONS if hasattr(effective.config, option.field.partition(".")[0])]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, source in rows:
         print(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
     for warning in effective.config.warnings():
         _complain("warning", warning)
-    config = effective.usable()
-    from termserver.asgi.app import load_application  # noqa: PLC0415 - not for help and errors
-
-    if isinstance(config.application, str):
-        load_application(config.application, factory=config.factory, app_dir=config.app_dir)
+    failures = [failure for failure in (_unusable(effective), _load_failure(effective)) if failure is not None]
+    for failure in failures:
+        _complain("error", str(failure))
+    if failures:
+        return failures[0].exit_code
     print("The configuration is fine.")
     return 0
+
+
+def _row(option: Option, effective: Effective) -> tuple[str, str, str]:
+    setting = effective.settings.get(option.field)
+    value = show(value_at(effective.config, option.field))
+    if option.field == "limits.connections":
+        value = value.replace("none", "auto")
+    return option.name, value, setting.source if setting else "default"
+
+
+def _unusable(effective: Effective) -> ConfigError | None:
+    try:
+        effective.usable()
+    except ConfigError as error:
+        return error
+    return None
+
+
+def _load_failure(effective: Effective) -> ApplicationLoadError | None:
+    config = effective.config
+    if not config.application:
+        return None  # said already
+    from termserver.asgi.app import load_application  # noqa: PLC0415 - not for help and errors
+
+    try:
+        load_application(str(config.application), factory=config.factory, app_dir=config.app_dir)
+    except ApplicationLoadError as error:
+        return error
+    return None
+
+
+def _complain(level: str, text: str) -> None:
+    """One line on standard error for each line there is to say."""
+    for line in text.splitlines():
+        print(f"termserver: {level}: {line}", file=sys.stderr)
+
+
+# --- Flags ---
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complaints become ConfigError, so that they leave like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse."""
+        raise ConfigError(f"{message} (termserver --help lists the options)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser from the table of options. It reads no value: what it finds stays text, for `sources.py` to judge."""
+    made = _Parser(
+        prog="termserver", usage=USAGE, description=DESCRIPTION, epilog=EPILOG, argument_default=argparse.SUPPRESS, formatter_class=_Help
+    )
+    made.add_argument("--version", action="version", version=f"termserver {__version__}", help="Print the version and end.")
+    for title, options in GROUPS.items():
+        group = made.add_argument_group(title)
+        for option in options:
+            _add(group.add_argument, option)
+    return made
+
+
+def _add(add: Callable[..., argparse.Action], option: Option) -> None:
+    meaning = f"{option.meaning} (default: {default_text(option)})".replace("%", "%%")
+    if option.field == "application":
+        add("application", nargs="?", metavar=option.metavar, help=meaning)
+    elif option.kind is SWITCH:
+        add(*option.flags.split(), dest=option.field, action="store_const", const=Mark.ON, help=meaning)
+    else:
+        action = "append" if option.repeat else "store"
+        add(*option.flags.split(), dest=option.field, action=action, metavar=option.metavar, help=meaning)
+    if option.off:
+        add(option.off, dest=option.field, action="store_const", const=Mark.OFF, help=f"The opposite of {option.flag}.")
+
+
+class _Help(argparse.HelpFormatter):
+    """Room for long flags, lines no longer than can be read."""
+
+    def __init__(self, prog: str) -> None:
+        """`prog` is the name of the program."""
+        width = min(shutil.get_terminal_size().columns, 110) - 2
+        super().__init__(prog, max_help_position=34, width=width)
+
+
+def _expand(words: Sequence[str]) -> list[str]:
+    """Spell out daphne's abbreviations, up to a `--`."""
+    end = words.index("--") if "--" in words else len(words)
+    return [*map(_spelled_out, words[:end]), *words[end:]]
+
+
+def _spelled_out(word: str) -> str:
+    name, equals, value = word.partition("=")
+    meant = [flag for flag in DAPHNE_FLAGS if flag.startswith(name)] if name.startswith("--") else []
+    return f"{meant[0]}{equals}{value}" if len(meant) == 1 else word

@@ -1,0 +1,5 @@
+"""`python -m termserver`."""
+
+from termserver.cli import main
+
+raise SystemExit(main())
