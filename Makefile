@@ -24,7 +24,7 @@ PIP := python -m pip --quiet --disable-pip-version-check
 # -P keeps the working tree out of sys.path: `import termserver` finds the wheel.
 PYTEST := $(IN)/python -P -m pytest
 CORE := $(wildcard tests/wire tests/asgi tests/net tests/observe tests/test_*.py)
-PURE := */termserver/wire/*,*/termserver/asgi/*
+PURE := */site-packages/termserver/wire/*,*/site-packages/termserver/asgi/*
 SOURCES := $(shell find termserver -not -path '*/__pycache__*')
 
 help:  ## This list
