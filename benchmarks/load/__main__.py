@@ -73,7 +73,8 @@ def main() -> int:
         for name in options.scenario or SCENARIOS:
             _tell(f"{name}, Python {environment.version}")
             cells += run_scenario(SCENARIOS[name], servers, environment, plan, _tell)
-    report = Report(machine(), _command(options, environments), _METHOD.format(rounds=plan.rounds, seconds=plan.seconds), environments, cells)
+    method = _METHOD.format(rounds=plan.rounds, seconds=plan.seconds)
+    report = Report(machine(), _command(options, environments), method, environments, cells)
     report.write(options.output)
     print(report.table())
     failed = [cell for cell in cells if not cell.samples] + [verdict for verdict in verdicts(cells) if not verdict.kept]

@@ -20,8 +20,13 @@ from pathlib import Path
 from benchmarks.load.running import ROOT
 
 _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+_METADATA = [ROOT / "pyproject.toml", ROOT / "termserver" / "__init__.py"]  # the dependencies and the version
 _VERSION = "import platform; print(platform.python_version())"
-_VERSIONS = "import importlib.metadata as m, json; print(json.dumps({d.name.lower().replace('-', '_'): d.version for d in m.distributions()}))"
+_VERSIONS = """
+import importlib.metadata, json
+found = importlib.metadata.distributions()
+print(json.dumps({one.name.lower().replace("-", "_"): one.version for one in found}))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +39,13 @@ class Environment:
 
 
 def find_python(name: str) -> str:
-    """Answer the interpreter for a path, a command, or a version such as `3.13`."""
-    found = shutil.which(name) or shutil.which(f"python{name}")
-    if found is None:
-        message = f"expected the path of an interpreter, a command or a version whose python<version> is on PATH, got {name!r}"
-        raise FileNotFoundError(message)
-    return found
+    """Answer the interpreter for a path, a command, or a version such as `3.13` (on PATH or among pyenv's)."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    candidates = [shutil.which(name), *sorted(pyenv.glob(f"{name}*/bin/python"), reverse=True), shutil.which(f"python{name}")]
+    for candidate in filter(None, candidates):
+        return str(candidate)
+    message = f"expected the path of an interpreter, a command, or a version found on PATH or in pyenv, got {name!r}"
+    raise FileNotFoundError(message)
 
 
 def prepare(interpreter: str, *, project: bool) -> Environment:
@@ -49,14 +55,14 @@ def prepare(interpreter: str, *, project: bool) -> Environment:
     python = directory / "bin" / "python"
     if not python.exists():
         _run([interpreter, "-m", "venv", str(directory)])
-    _install(python, directory / "peers.stamp", _REQUIREMENTS, ["-r", str(_REQUIREMENTS)])
+    _install(python, directory / "peers.stamp", [_REQUIREMENTS], ["-r", str(_REQUIREMENTS)])
     if project:
-        _install(python, directory / "project.stamp", ROOT / "pyproject.toml", ["-e", str(ROOT)])
+        _install(python, directory / "project.stamp", _METADATA, ["-e", str(ROOT)])
     return Environment(python, version, json.loads(_output([str(python), "-c", _VERSIONS])))
 
 
-def _install(python: Path, stamp: Path, source: Path, what: list[str]) -> None:
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+def _install(python: Path, stamp: Path, sources: list[Path], what: list[str]) -> None:
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return
     _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what])

@@ -55,7 +55,7 @@ def peak_rss(session: int) -> int:
 
 @dataclass(slots=True)
 class Load:
-    """What the load generator saw in one round. Latencies in microseconds; `errors` by kind, those that occurred."""
+    """What the load generator saw in one round. Latencies in microseconds, NaN where unknown; `errors` by kind, those that occurred."""
 
     requests: int
     seconds: float

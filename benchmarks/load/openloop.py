@@ -24,6 +24,7 @@ from dataclasses import asdict
 from time import perf_counter_ns
 
 from benchmarks.load.measure import Load, Unusable
+from benchmarks.load.running import ROOT
 from benchmarks.load.scenarios import SCENARIOS, Scenario
 
 _DRAIN_NS = 5_000_000_000
@@ -130,8 +131,9 @@ class Client:
 
 def run(scenario: Scenario, port: int, seconds: float, rate: float, core: int) -> Load:
     """Load the server on `port` at `rate` requests a second from `core`, in a process of its own."""
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.load.openloop", scenario.name, str(port), str(seconds), str(rate)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
+    client = [sys.executable, "-m", "benchmarks.load.openloop", scenario.name, str(port), str(seconds), str(rate)]
+    command = ["taskset", "-c", str(core), *client]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds + 60)
     if finished.returncode:
         message = f"the open-loop client failed (exit status {finished.returncode}): {finished.stderr.strip()}"
         raise Unusable(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import asdict, dataclass
+from math import isnan
 from typing import TYPE_CHECKING
 
 from benchmarks.load.running import ROOT
@@ -119,12 +120,10 @@ class Report:
         """Answer everything as Markdown."""
         facts = [f"- {name}: {value}" for name, value in self.machine.items()]
         facts += [f"- command: `{self.command}`", f"- method: {self.method}"]
-        facts += [f"- Python {python}: " + ", ".join(f"{name} {version}" for name, version in of.items()) for python, of in self.versions().items()]
-        sections = []
-        for cell in self.cells:
-            group = _group(self.cells, cell)
-            if cell is group[0]:
-                sections.append(_section(group, [v for v in verdicts(self.cells) if (v.python, v.scenario) == (cell.python, cell.scenario)]))
+        for python, versions in self.versions().items():
+            facts.append(f"- Python {python}: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+        groups = [group for cell in self.cells if (group := _group(self.cells, cell))[0] is cell]
+        sections = [_section(group, verdicts(group)) for group in groups]
         return "\n".join(["# Load benchmark", "", *facts, "", *sections])
 
 
@@ -133,7 +132,8 @@ def _cell_as_data(cell: Cell) -> dict[str, object]:
     if cell.samples:
         data |= {
             "rounds": len(cell.samples), "cpu_us": round(cell.cpu_us, 2), "spread": round(cell.spread, 3), "busy": round(cell.busy, 3),
-            "throughput": round(cell.throughput), "p50_us": cell.p50_us, "p99_us": cell.p99_us, "peak_rss": cell.peak_rss,
+            "throughput": round(cell.throughput), "peak_rss": cell.peak_rss,
+            "p50_us": None if isnan(cell.p50_us) else cell.p50_us, "p99_us": None if isnan(cell.p99_us) else cell.p99_us,
         }  # fmt: skip
     return data
 
@@ -156,6 +156,10 @@ def _section(group: Sequence[Cell], judged: Sequence[Verdict]) -> str:
     return "\n".join([*lines, ""] if judged else lines)
 
 
+def _milliseconds(microseconds: float) -> str:
+    return "–" if isnan(microseconds) else f"{microseconds / 1e3:.2f}"
+
+
 def _row(cell: Cell, measured: dict[str, Cell]) -> str:
     remarks = "; ".join(f"⚠ {flag}" for flag in cell.flags).replace("|", "\\|").replace("\n", " ")
     if not cell.samples:
@@ -163,6 +167,6 @@ def _row(cell: Cell, measured: dict[str, Cell]) -> str:
     ratios = [f"{cell.cpu_us / measured[peer].cpu_us:.2f}" if peer in measured else "–" for peer in ("granian", "uvicorn")]
     figures = [
         f"{cell.cpu_us:.1f}", f"{cell.spread:.0%}", *ratios, f"{cell.throughput:.0f}", f"{cell.busy:.0%}",
-        f"{cell.p50_us / 1e3:.2f}", f"{cell.p99_us / 1e3:.2f}", f"{cell.peak_rss / (1 << 20):.0f}", remarks,
+        _milliseconds(cell.p50_us), _milliseconds(cell.p99_us), f"{cell.peak_rss / (1 << 20):.0f}", remarks,
     ]  # fmt: skip
     return f"| {cell.server} | " + " | ".join(figures) + " |"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from benchmarks.load.scenarios import Scenario
 
+_PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
 _ONE = "wrk.format = function() return requests[1] end\n"
 _MANY = "local turn = 0\nrequest = function() turn = turn % #requests + 1; return requests[turn] end\n"
 _DONE = """
@@ -34,7 +36,7 @@ end
 
 
 def _literal(data: bytes) -> str:
-    plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in data)
+    plain = (chr(byte) if byte in _PLAIN else f"\\{byte:03d}" for byte in data)
     return '"' + "".join(plain) + '"'
 
 
@@ -57,6 +59,8 @@ def run(scenario: Scenario, port: int, seconds: float, core: int) -> Load:
         message = f"wrk gave no figures (exit status {finished.returncode}): {finished.stderr.strip() or finished.stdout.strip()}"
         raise Unusable(message)
     load = Load(**json.loads(figures))
+    if scenario.depth > 1:
+        load.p50_us = load.p99_us = nan  # wrk takes one time for all of them and then ranks it among the requests
     load.errors = {kind: count for kind, count in load.errors.items() if count}
     if not load.requests:
         message = f"no request answered; errors {load.errors}"
