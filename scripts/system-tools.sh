@@ -39,7 +39,7 @@ install() {
 }
 
 look
-if ((${#packages[@]})) && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+if ((${#packages[@]})) && ((EUID == 0)) && command -v apt-get >/dev/null; then
     echo "Installing ${packages[*]}"
     install "${packages[@]}"
     look

@@ -6,7 +6,7 @@ from pathlib import Path
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = os.environ.get("CHAT_DEBUG", "1") == "1"
-SECRET_KEY = os.environ.get("CHAT_SECRET_KEY", "for-development-only" if DEBUG else "")  # empty: Django refuses to start
+SECRET_KEY = "for-development-only" if DEBUG else os.environ["CHAT_SECRET_KEY"]
 ALLOWED_HOSTS = os.environ.get("CHAT_ALLOWED_HOSTS", "localhost 127.0.0.1 [::1]").split()
 
 INSTALLED_APPS = [
