@@ -8,7 +8,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test system-tools test-optimized test-versions test-core test-full coverage lint format bench clean
+.PHONY: help demo test system-tools test-optimized test-versions test-core test-full coverage lint format bench bench-micro clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -78,6 +78,9 @@ format: $(VENV)/.lint  ## Let ruff format and repair what it can
 
 bench:  ## termserver and its peers under load: a table and a plot (OPTIONS='--help' says what there is to choose)
 	$(PYTHON) -m benchmarks.load $(OPTIONS)
+
+bench-micro: $(VENV)/.wheel  ## Hot functions, each with the claim made of it
+	$(IN)/python -m benchmarks.micro $(OPTIONS)
 
 clean:  ## Remove everything that is not in git but for the example's database
 	rm -rf .venv .venvs dist build htmlcov .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
