@@ -9,15 +9,16 @@ ASCII, and `"` and `\`, is escaped as `\x1b`, `\n`, `\\`, so that a line stays o
 credentials cannot be asked for.
 
 The wall clock is asked once a line and the date made once a second, so a clock that jumps is followed at once. Rejected: a date set by
-the server's tick (stale for as long as an application blocks the loop); `%` over a dict of all atoms, gunicorn's way (several times slower).
+the server's tick (stale for as long as an application blocks the loop); `%` over a dict of all atoms, gunicorn's way (slower by far).
 """
 
+import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from json import JSONEncoder
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from termserver.errors import ConfigError
 from termserver.observe.sink import LineSink
@@ -51,14 +52,15 @@ class LoggedRequest(Protocol):
         """1.0, 1.1 or 2."""
 
 
+Key = TypeVar("Key", bound=Hashable)
 Record = Callable[[LoggedRequest, Client, int | None, int, float], None]
 
 
 class AccessLog:
     """Writes one line a request to `sink` in `format`; raises `ConfigError` for a format that cannot be compiled.
 
-    `record(request, client, status, size, seconds)`: the peer's address (None on a Unix socket), the status sent (None: none was), the bytes
-    of body sent and how long it took. `flush()` hands what has gathered to the sink.
+    `record(request, client, status, size, seconds)`: the peer's address (None on a Unix socket), the status sent (None: none was), the
+    bytes of body sent and how long it took. `flush()` hands what has gathered to the sink.
     `names_websocket_steps`: the format has lines of its own for a WebSocket's life (`websocket`), and none for its opening request.
     """
 
@@ -115,52 +117,223 @@ def _host(client: Client) -> str:
 
 
 def _address(client: Client) -> str:
-    """`host:port`, an IPv6 host in brackets."""
-    if client is None:
-        return "-"
-    host = _escape_text(client[0])
-    return f"[{host}]:{client[1]}" if ":" in host else f"{host}:{client[1]}"
+    return "-" if client is None else _escape_text(_host_and_port(client))
+
+
+def _host_and_port(client: tuple[str, int]) -> str:
+    host, port = client
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _daphne_address(client: Client) -> str:
-    return "None" if client is None else f"{_escape_text(client[0])}:{client[1]}"
+    return "None" if client is None else _escape_text(f"{client[0]}:{client[1]}")
 
 
 _encode_json = JSONEncoder(ensure_ascii=True).encode
 
 
-def _json(text: str) -> str:
-    return _encode_json(text).replace("\x7f", r"\u007f")  # the one control character JSON lets through
+def _json_text(text: str) -> str:
+    return _encode_json(text).replace("\x7f", r"\u007f")  # the one control character that JSON lets through
 
 
-def _json_bytes(value: bytes | None) -> str:
-    return "null" if value is None else _json(value.decode("latin-1"))
+def _json_value(value: bytes | None) -> str:
+    return "null" if value is None else _json_text(value.decode("latin-1"))
 
 
 def _json_address(client: Client) -> str:
-    return "null" if client is None else f'"{_address(client)}"' if client[0].isascii() and client[0].isprintable() else _json(client[0])
-
-
-def clf_date(now: float) -> str:
-    """22/Nov/2026:21:13:19 +0000, local time."""
-    at = time.localtime(now)
-    return f"{_daphne_date(now)} {_offset(at, '')}"
+    return "null" if client is None else _json_text(_host_and_port(client))
 
 
 def _daphne_date(now: float) -> str:
     at = time.localtime(now)
-    return f"{at.tm_mday:02}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year:04}:{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
+    return f"[{at.tm_mday:02}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year:04}:{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}]"
+
+
+def _clf_date(now: float) -> str:
+    offset = time.strftime("%z", time.localtime(now))
+    return f"{_daphne_date(now)[:-1]} {offset}]"
 
 
 def _iso_date(now: float) -> str:
-    at = time.localtime(now)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", at) + _offset(at, ":")
+    date = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(now))
+    return f'"{date[:-2]}:{date[-2:]}"'
 
 
-def _offset(at: time.struct_time, separator: str) -> str:
-    minutes = abs(at.tm_gmtoff) // 60
-    return f"{'-' if at.tm_gmtoff < 0 else '+'}{minutes // 60:02}{separator}{minutes % 60:02}"
+class _Memo(dict[Key, str]):
+    """Texts of values seen lately: a look-up costs a tenth of making one. Bounded in number and length; emptied when full."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[Key], str]) -> None:
+        """`make` gives the text of a value not seen lately."""
+        self._make = make
+
+    def __missing__(self, key: Key) -> str:
+        text = self._make(key)
+        if len(text) <= _MEMO_LONGEST:
+            if len(self) >= _MEMO_ENTRIES:
+                self.clear()
+            self[key] = text
+        return text
 
 
-class _Memo[Key](dict[Key, str]):
-    pass
+# The formats
+
+# What a line can say: atom -> expression over the locals of `record` (see _SOURCE). {name}i is added by _parse.
+_ATOMS = {
+    "client": "clients[client]",
+    "target": "targets[request.target]",
+    "h": "hosts[client]",
+    "l": "'-'",
+    "u": "'-'",  # the name in Basic credentials is a credential
+    "t": "date",
+    "r": "methods[request.method] + ' ' + targets[request.target] + ' HTTP/' + request.version",
+    "m": "methods[request.method]",
+    "U": "paths[request.target]",
+    "q": "queries[request.target]",
+    "H": "'HTTP/' + request.version",
+    "s": "status or '-'",
+    "B": "size",
+    "b": "size or '-'",
+    "f": "values[headers.get(b'referer')]",
+    "a": "values[headers.get(b'user-agent')]",
+    "T": "int(seconds)",
+    "M": "int(seconds * 1_000)",
+    "D": "int(seconds * 1_000_000)",
+    "L": "f'{seconds:.6f}'",
+    "p": "'<' + str(getpid()) + '>'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """A format taken apart: `template` has a `%s` for each of `expressions`; how dates, field values and addresses look."""
+
+    template: str
+    expressions: tuple[str, ...]
+    date: Callable[[float], str]
+    address: Callable[[Client], str]
+    value: Callable[[bytes | None], str]
+    text: Callable[[str], str]
+
+
+def _parse(template: str, *, date: Callable[[float], str] = _clf_date, address: Callable[[Client], str] = _address) -> _Style:
+    """Take a string of atoms apart; `ConfigError` names the atom that is not to be had."""
+    if not template.isprintable():
+        message = f"access log format: expected one line of printable text, found {template!r}"
+        raise ConfigError(message)
+    expressions: list[str] = []
+
+    def place(match: re.Match[str]) -> str:
+        if match[0] == "%%":
+            return "%%"
+        expressions.append(_expression(match[0], match["atom"]))
+        return "%s"
+
+    return _Style(re.sub(r"%(?:%|\((?P<atom>[^)]*)\)s)?", place, template), tuple(expressions), date, address, escape, _escape_text)
+
+
+def _expression(found: str, atom: str | None) -> str:
+    if atom is None:
+        message = f"access log format: expected %(name)s or %%, found a bare {found!r}"
+        raise ConfigError(message)
+    if atom in _ATOMS:
+        return _ATOMS[atom]
+    name = re.fullmatch(r"\{([!#$&'*+.^_`|~0-9A-Za-z-]+)\}i", atom)
+    if name is None:
+        message = f"access log format: unknown atom %({atom})s; known are {' '.join(_ATOMS)} and {{field-name}}i"
+        raise ConfigError(message)
+    if name[1].lower() in _SECRETS:
+        message = f"access log format: %({atom})s would write credentials into the log"
+        raise ConfigError(message)
+    return f"values[headers.get({name[1].lower().encode()!r})]"
+
+
+_JSON = {
+    "time": "date",
+    "client": "clients[client]",
+    "method": "methods[request.method]",
+    "target": "targets[request.target]",
+    "http_version": "'\"' + request.version + '\"'",
+    "status": "status or 'null'",
+    "size": "size",
+    "duration": _ATOMS["L"],
+    "referer": _ATOMS["f"],
+    "user_agent": _ATOMS["a"],
+}
+
+_STYLES = {
+    "common": _parse('%(client)s - - %(t)s "%(r)s" %(s)s %(b)s %(L)s'),
+    "combined": _parse('%(client)s - - %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s" %(L)s'),
+    "daphne": _parse('%(client)s - - %(t)s "%(m)s %(target)s" %(s)s %(b)s', date=_daphne_date, address=_daphne_address),
+    "json": _Style(
+        "{" + ",".join(f'"{key}":%s' for key in _JSON) + "}", tuple(_JSON.values()), _iso_date, _json_address, _json_value, _json_text
+    ),
+}
+
+
+# The compiler
+
+_SOURCE = """
+def compiled(write, clock, make_date, clients, hosts, methods, targets, paths, queries, values, getpid):
+    lines = []
+    since = until = 0.0  # the second that `date` is made of
+    date = ""
+    gathered = 0
+
+    def flush():
+        nonlocal gathered
+        if lines:
+            write(lines)
+            lines.clear()
+            gathered = 0
+
+    def record(request, client, status, size, seconds):
+        nonlocal since, until, date, gathered
+        {steps}
+        line = {template!r} % ({expressions},)
+        lines.append(line)
+        gathered += len(line)
+        if gathered >= {batch}:
+            flush()
+
+    return record, flush
+"""
+
+# What some expressions stand on.
+_STEPS = {
+    "date": """
+        now = clock()
+        if now >= until or now < since:
+            since = now // 1.0
+            until = since + 1.0
+            date = make_date(since)""",
+    "headers": """
+        headers = dict(request.headers)""",
+}
+
+
+def _compile(style: _Style, sink: LineSink, clock: Callable[[], float]) -> tuple[Record, Callable[[], None]]:
+    """Turn a style into `record` and `flush`. A literal template over a tuple is what CPython itself compiles to an f-string."""
+    expressions = ", ".join(style.expressions)
+    source = _SOURCE.format(
+        steps="".join(step for name, step in _STEPS.items() if name in expressions),
+        template=style.template + "\n",
+        expressions=expressions,
+        batch=BATCH,
+    )
+    scope: dict[str, Callable[..., tuple[Record, Callable[[], None]]]] = {}
+    exec(source, scope)  # noqa: S102  (made of the constants above; from the user only the template's repr and field names)
+    return scope["compiled"](
+        sink.write,
+        clock,
+        style.date,
+        clients=_Memo(style.address),
+        hosts=_Memo(_host),
+        methods=_Memo(style.text),
+        targets=_Memo(style.value),
+        paths=_Memo(_path),
+        queries=_Memo(_query),
+        values=_Memo(style.value),
+        getpid=os.getpid,
+    )
