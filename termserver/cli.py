@@ -90,7 +90,7 @@ def _unusable(effective: Effective) -> ConfigError | None:
 
 def _load_failure(effective: Effective) -> ApplicationLoadError | None:
     config = effective.config
-    if not config.application:
+    if config.application == "":
         return None  # said already
     from termserver.asgi.app import load_application  # noqa: PLC0415 - not for help and errors
 

@@ -7,6 +7,7 @@ once, so that whoever starts the server hears of all of it in one go.
 """
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -22,12 +23,12 @@ DEFAULT_PORT = 8_000
 LAST_PORT = 65_535
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
-ACCESS_FORMATS = ("common", "combined", "json")
+ACCESS_FORMATS = ("common", "combined", "json", "daphne")
 LIFESPANS = ("auto", "on", "off")
 UNDERSCORES = ("drop", "reject", "allow")
 
-# Fields of Limits and Timeouts that are no protection when set, so 0 is a value like any other.
-PLAIN_ZERO = ("body_rate_grace",)
+# Fields of Limits and Timeouts that protect from nothing: 0 is a value like any other, or refused.
+NO_PROTECTION = ("backlog", "body_rate_grace")
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?")
 _ALLOWED_HOST = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
@@ -126,7 +127,7 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
         raise ValueError(f"expected host or host:port ({error})") from None
     if not _is_ipv6(url.host) and (url.host.isdecimal() or not _HOST.fullmatch(url.host)):
         raise ValueError("expected a host name or an address")  # "8000" is a port that lost its option
-    if url.userinfo or url.path or url.query or url.fragment or url.rooted:
+    if url.userinfo or url.path or url.query or url.fragment:
         raise ValueError("expected nothing but host and port")
     if url.port is not None and not 0 <= url.port <= LAST_PORT:
         raise ValueError(f"expected a port from 0 to {LAST_PORT}")
@@ -288,19 +289,19 @@ class Config:
             f"{group}.{each.name}"
             for group, values in (("limits", self.limits), ("timeouts", self.timeouts))
             for each in fields(values)
-            if getattr(values, each.name) == 0 and each.default != 0 and each.name not in PLAIN_ZERO
+            if getattr(values, each.name) == 0 and each.default != 0 and each.name not in NO_PROTECTION
         ]
         return [f"turned off, although on by default for safety: {', '.join(off)}"] if off else []
 
     def _application_problems(self) -> Iterator[Problem]:
-        if not self.application:
+        if isinstance(self.application, str) and not self.application:
             yield Problem("application", "an application, as in package.module:name", self.application)
 
     def _number_problems(self) -> Iterator[Problem]:
         for group, values in (("limits", self.limits), ("timeouts", self.timeouts)):
             for each in fields(values):
                 value = getattr(values, each.name)
-                if value is not None and value < 0:
+                if value is not None and not 0 <= value < math.inf:  # NaN compares false too
                     yield Problem(f"{group}.{each.name}", "0 (off) or more", value)
         if self.limits.backlog == 0:
             yield Problem("limits.backlog", "1 or more", 0)

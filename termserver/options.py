@@ -188,8 +188,8 @@ def show(value: object) -> str:
             return "on" if value else "off"
         case tuple():
             return ", ".join(map(str, value))
-        case int() | float():
-            return f"{value:g}" if isinstance(value, float) else str(value)
+        case float():
+            return str(int(value)) if value.is_integer() else str(value)
         case _:
             return str(value)
 

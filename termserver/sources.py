@@ -101,10 +101,10 @@ def _section_spellings(section: str) -> dict[str, Spelling]:
     return _spellings(options) | short
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
-    """End of a message about an unknown name."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+def _nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """End of a message about an unknown name. What all names begin with does not make them alike."""
+    close = difflib.get_close_matches(name.removeprefix(prefix), [each.removeprefix(prefix) for each in names], n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def read_arguments(found: Mapping[str, object]) -> Source:
@@ -130,7 +130,7 @@ def read_environment(environ: Mapping[str, str]) -> Source:
         if name in spellings:
             source.take(spellings[name], Text(text), f"environment {name}", name)
         elif name.startswith(PREFIX):
-            source.warnings.append(f"unknown environment variable {name}{_nearest(name, spellings)}")
+            source.warnings.append(f"unknown environment variable {name}{_nearest(name, spellings, PREFIX)}")
     return source
 
 
@@ -159,15 +159,14 @@ def read_file(named: Setting | None, directory: Path) -> Source:
 def _read_toml(path: Path, shown: str) -> Source:
     source = Source()
     try:
-        table: object = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         source.problems.append(f"{shown}: cannot be read: {error.strerror}")
         return source
     except ValueError as error:  # no UTF-8, no TOML
         source.problems.append(f"{shown}: {error}")
         return source
-    if path.name == "pyproject.toml":
-        table = _tool_table(table)
+    table = _tool_table(document) if path.name == "pyproject.toml" else document
     if not isinstance(table, dict):
         source.problems.append(f"{shown}: expected a table [tool.termserver], got {table!r}")
         return source
@@ -175,10 +174,9 @@ def _read_toml(path: Path, shown: str) -> Source:
     return source
 
 
-def _tool_table(document: object) -> object:
-    for key in ("tool", "termserver"):
-        document = document.get(key, {}) if isinstance(document, dict) else document
-    return document
+def _tool_table(document: Mapping[str, object]) -> object:
+    tool = document.get("tool", {})
+    return tool.get("termserver", {}) if isinstance(tool, dict) else {}
 
 
 def _take_table(source: Source, table: Mapping[str, object], shown: str) -> None:

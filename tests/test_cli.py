@@ -1,0 +1,241 @@
+"""What the command line prints, and how it ends."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import termserver
+from termserver.cli import DAPHNE_FLAGS, main, parser
+from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
+from termserver.errors import ListenError
+from termserver.options import OPTIONS
+
+SITE = """
+async def app(scope, receive, send): ...
+def make(): return app
+broken = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a directory with an application in it, and no variables of ours."""
+    for name in [name for name in os.environ if name.startswith("TERMSERVER_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "cli_site.py").write_text(SITE)
+    (tmp_path / "check.py").write_text(SITE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    for name in ("cli_site", "check"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """Stand in for the server: what it was told, in order."""
+    configs: list[Config] = []
+
+    def run(config: Config) -> int:
+        configs.append(config)
+        if config.root_path == "/cannot-listen":
+            raise ListenError("cannot listen on 127.0.0.1:8000: Address already in use")
+        return 7
+
+    server = ModuleType("termserver.net.server")
+    server.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "termserver.net.server", server)
+    return configs
+
+
+def config_of(line: str, served: list[Config]) -> Config:
+    """Serve with these words and return what the server was told."""
+    assert main(shlex.split(line)) == 7
+    return served[-1]
+
+
+# --- Serving ---
+
+
+@pytest.mark.parametrize("line", ["cli_site:app", "serve cli_site:app", "-p 8000 cli_site:app -v 1", "-p8000 -v1 -- cli_site:app"])
+def test_an_application_is_served(line: str, served: list[Config]) -> None:
+    config = config_of(line, served)
+    assert (config.application, config.bind) == ("cli_site:app", (Tcp("127.0.0.1", 8000),))
+
+
+@pytest.mark.parametrize(("line", "application"), [("check:app", "check:app"), ("serve check", "check"), ("serve serve:app", "serve:app")])
+def test_check_and_serve_are_commands_only_as_the_whole_first_word(line: str, application: str, served: list[Config]) -> None:
+    assert config_of(line, served).application == application
+
+
+@pytest.mark.parametrize(
+    ("line", "binds"),
+    [
+        ("a:b -p 80", [Tcp("127.0.0.1", 80)]),
+        ("a:b -p80 -b0.0.0.0", [Tcp("0.0.0.0", 80)]),
+        ("a:b -b a -b b:9 --host c", [Tcp("a", 8000), Tcp("b", 9), Tcp("c", 8000)]),
+        ("a:b -b [::1] --port=80", [Tcp("::1", 80)]),
+        ("a:b -u /run/x:y.sock", [Unix("/run/x:y.sock")]),
+        ("a:b --uds /run/x.sock --fd 3", [Unix("/run/x.sock"), Descriptor(3)]),
+        ("a:b -e tcp:80 -e ssl:443:privateKey=k:certKey=c", [Endpoint("tcp:80"), Endpoint("ssl:443:privateKey=k:certKey=c")]),
+    ],
+)
+def test_addresses_as_daphne_takes_them(line: str, binds: list[Bind], served: list[Config]) -> None:
+    assert list(config_of(line, served).bind) == binds
+
+
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        ("--http 5", "http-timeout"),
+        ("--log %(message)s", "log-fmt"),
+        ("--access -", "access-log"),
+        ("--access=-", "access-log"),
+        ("--app 5", "application-close-timeout"),
+        ("--f 3", "bind"),
+        ("--b ::1", "bind"),
+        ("--ba 5", "backlog"),
+        ("--serv x", "server-name"),
+        ("--no-s", "server-name"),
+        ("--timeout-k 3", "timeout-keep-alive"),
+    ],
+)
+def test_abbreviations_work_and_daphnes_win(line: str, row: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "cli_site:app", *shlex.split(line)]) == 0
+    given = [shown.split()[0] for shown in capsys.readouterr().out.splitlines() if shown.endswith(" argument")]
+    assert given == ["application", row]
+
+
+def test_daphnes_options_are_options() -> None:
+    known = {flag for option in OPTIONS for flag in [*option.flags.split(), option.off]}
+    assert set(DAPHNE_FLAGS) - {"--help"} <= known
+
+
+# --- Complaints ---
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("", "application: expected an application, as in package.module:name, got ''"),
+        ("cli_site:app -p http", "--port: expected a port from 0 to 65535, got 'http'"),
+        ("cli_site:app -v 7", "--verbosity: expected 0, 1, 2 or 3, got 7"),
+        ("cli_site:app --proxy-headers-host X-Real-IP", "--proxy-headers-host: has no effect without --proxy-headers"),
+        ("cli_site:app --nonsense", "unrecognized arguments: --nonsense (termserver --help lists the options)"),
+        ("cli_site:app -p", "argument -p/--port: expected one argument (termserver --help lists the options)"),
+        ("cli_site:app --ping-interval 5", "unrecognized arguments: --ping-interval 5 (termserver --help lists the options)"),
+        ("cli_site:app other:app", "unrecognized arguments: other:app (termserver --help lists the options)"),
+        ("cli_site:app --config none.toml", "none.toml: cannot be read: No such file or directory"),
+    ],
+)
+@pytest.mark.parametrize("command", ["", "serve "])
+def test_a_bad_option_is_one_line_and_exit_code_2(command: str, line: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(shlex.split(command + line)) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", f"termserver: error: {complaint}\n")
+
+
+def test_several_faults_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-p", "x", "--backlog", "0"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("termserver: error: ") for line in lines)
+
+
+def test_a_bad_variable_is_one_line_and_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TERMSERVER_TIMEOUT_KEEP_ALIVE", "soon")
+    assert main(["cli_site:app"]) == 2
+    assert capsys.readouterr().err == "termserver: error: TERMSERVER_TIMEOUT_KEEP_ALIVE: expected a number of seconds, got 'soon'\n"
+
+
+def test_an_unknown_variable_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], served: list[Config]
+) -> None:
+    monkeypatch.setenv("TERMSERVER_TIMEOUT_KEEPALIVE", "5")
+    config_of("cli_site:app", served)
+    assert capsys.readouterr().err == (
+        "termserver: warning: unknown environment variable TERMSERVER_TIMEOUT_KEEPALIVE; did you mean TERMSERVER_TIMEOUT_KEEP_ALIVE?\n"
+    )
+
+
+def test_what_the_server_raises_is_one_line_and_its_exit_code(served: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cli_site:app", "--root-path", "/cannot-listen"]) == 1
+    assert len(served) == 1
+    assert capsys.readouterr().err == "termserver: error: cannot listen on 127.0.0.1:8000: Address already in use\n"
+
+
+# --- termserver check ---
+
+
+def test_check_shows_each_value_with_its_source(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site / "termserver.toml").write_text("[limits]\nheader-count = 7")
+    monkeypatch.setenv("TERMSERVER_PORT", "80")
+    assert main(["check", "cli_site:app", "-v", "0", "-b", "h"]) == 0
+    printed = capsys.readouterr()
+    rows = {row.split(maxsplit=2)[0]: row.split(maxsplit=2)[1:] for row in printed.out.splitlines()}
+    assert rows["application"] == ["cli_site:app", "argument"]
+    assert rows["bind"] == ["h:80", "argument, environment TERMSERVER_PORT"]
+    assert rows["limit-header-count"] == ["7", "file termserver.toml"]
+    assert rows["limit-connections"] == ["auto", "default"]
+    assert rows["log-level"] == ["warning", "argument"]
+    assert printed.out.endswith("The configuration is fine.\n")
+    assert printed.err == ""
+
+
+def test_check_warns_of_protections_that_are_off(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "cli_site:app", "--limit-header-count", "0"]) == 0
+    assert capsys.readouterr().err == "termserver: warning: turned off, although on by default for safety: limits.header_count\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "names"),
+    [
+        pytest.param("cli_site:make --factory", 0, [], id="factory"),
+        pytest.param("check:app", 0, [], id="module called check"),
+        pytest.param("cli_site:broken", 3, ["cli_site:broken"], id="no application"),
+        pytest.param("no_such_module:app", 3, ["no_such_module"], id="no module"),
+        pytest.param("no_such_module:app --backlog 0", 2, ["--backlog", "no_such_module"], id="bad option and no module"),
+        pytest.param("--backlog 0", 2, ["application", "--backlog"], id="no application at all"),
+    ],
+)
+def test_check_says_all_that_is_wrong(line: str, code: int, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", *shlex.split(line)]) == code
+    printed = capsys.readouterr()
+    complaints = printed.err.splitlines()
+    assert len(complaints) == len(names)
+    assert all(name in complaint for name, complaint in zip(names, complaints, strict=True))
+    assert ("fine" in printed.out) is (code == 0)
+
+
+# --- Help ---
+
+
+def test_help_names_every_option_and_its_default(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(flag in text for option in OPTIONS for flag in option.flags.split() if flag.startswith("-"))
+    assert "%(asctime)-15s" in text
+    assert max(map(len, text.splitlines())) <= 110
+    assert text == parser().format_help()
+
+
+def test_help_and_version_need_no_server() -> None:
+    """A process of its own: nothing it imports may have been imported here."""
+    script = "import sys; from termserver.cli import main; main(['x:y', '-p', 'x']); print([m for m in sys.modules if 'twisted' in m])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "termserver", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"termserver {termserver.__version__}\n"
