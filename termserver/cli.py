@@ -114,7 +114,7 @@ class _Parser(argparse.ArgumentParser):
     """Complaints become ConfigError, so that they leave like all others."""
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse."""
+        """Stand in for argparse, which would print its usage and exit."""
         raise ConfigError(f"{message} (termserver --help lists the options)")
 
 

@@ -21,6 +21,7 @@ from termserver.errors import ConfigError
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8_000
 LAST_PORT = 65_535
+DEBUG_VERBOSITY = 3  # daphne's -v 3
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 ACCESS_FORMATS = ("common", "combined", "json", "daphne")
@@ -264,7 +265,7 @@ class Config:
     @property
     def debug(self) -> bool:
         """Whether asyncio's debug mode is on (daphne's `-v 3`)."""
-        return self.verbosity >= 3  # noqa: PLR2004 - daphne's number
+        return self.verbosity >= DEBUG_VERBOSITY
 
     def validate(self) -> None:
         """Raise ConfigError with one line for each problem."""

@@ -173,9 +173,7 @@ def test_what_the_server_raises_is_one_line_and_its_exit_code(served: list[Confi
 # --- termserver check ---
 
 
-def test_check_shows_each_value_with_its_source(
-    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_shows_each_value_with_its_source(site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (site / "termserver.toml").write_text("[limits]\nheader-count = 7")
     monkeypatch.setenv("TERMSERVER_PORT", "80")
     assert main(["check", "cli_site:app", "-v", "0", "-b", "h"]) == 0
@@ -220,7 +218,7 @@ def test_check_says_all_that_is_wrong(line: str, code: int, names: list[str], ca
 
 def test_help_names_every_option_and_its_default(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "110")
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["--help"])
     text = capsys.readouterr().out
     assert all(flag in text for option in OPTIONS for flag in option.flags.split() if flag.startswith("-"))

@@ -117,9 +117,10 @@ def test_an_endpoint_is_written_as_it_came() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "bare"), [("h", True), ("::1", True), ("[::1]", True), ("tcp://h", True), ("h:8000", False), ("unix:/h", False), ("fd://3", False)]
+    ("text", "bare"),
+    [("h", True), ("::1", True), ("[::1]", True), ("tcp://h", True), ("h:8000", False), ("unix:/h", False), ("fd://3", False)],
 )
-def test_a_host_without_port_takes_one(text: str, bare: bool) -> None:
+def test_a_host_without_port_takes_one(text: str, *, bare: bool) -> None:
     assert takes_port(text) is bare
 
 
@@ -143,7 +144,9 @@ def test_an_application_may_be_a_callable_even_a_false_one() -> None:
     ("config", "line"),
     [
         pytest.param(replace(FINE, limits=Limits(field=-1)), "limits.field: expected 0 (off) or more, got -1", id="negative limit"),
-        pytest.param(replace(FINE, limits=Limits(connections=-1)), "limits.connections: expected 0 (off) or more, got -1", id="connections"),
+        pytest.param(
+            replace(FINE, limits=Limits(connections=-1)), "limits.connections: expected 0 (off) or more, got -1", id="connections"
+        ),
         pytest.param(replace(FINE, limits=Limits(backlog=0)), "limits.backlog: expected 1 or more, got 0", id="no backlog"),
         pytest.param(
             replace(FINE, timeouts=Timeouts(keep_alive=float("nan"))), "timeouts.keep_alive: expected 0 (off) or more, got nan", id="nan"
@@ -160,7 +163,9 @@ def test_an_application_may_be_a_callable_even_a_false_one() -> None:
         pytest.param(replace(FINE, server_name="a\r\nb: c"), r"server_name: expected printable ASCII, got 'a\r\nb: c'", id="server name"),
         pytest.param(replace(FINE, server_name=" a"), "server_name: expected printable ASCII, got ' a'", id="server name blank"),
         pytest.param(
-            replace(FINE, proxy=Proxy(address_header="X Real")), "proxy.address_header: expected the name of a header, got 'X Real'", id="host"
+            replace(FINE, proxy=Proxy(address_header="X Real")),
+            "proxy.address_header: expected the name of a header, got 'X Real'",
+            id="host",
         ),
         pytest.param(replace(FINE, proxy=Proxy(port_header="")), "proxy.port_header: expected the name of a header, got ''", id="port"),
         pytest.param(
@@ -184,9 +189,7 @@ def test_an_application_may_be_a_callable_even_a_false_one() -> None:
         pytest.param(
             replace(FINE, bind=(Descriptor(-1),)), "bind: expected the number of an open descriptor, 0 or more, got -1", id="descriptor"
         ),
-        pytest.param(
-            replace(FINE, bind=(Tcp("h", 1), Tcp("h", 1))), "bind: expected each address once, got 'h:1'", id="address twice"
-        ),
+        pytest.param(replace(FINE, bind=(Tcp("h", 1), Tcp("h", 1))), "bind: expected each address once, got 'h:1'", id="address twice"),
     ],
 )
 def test_each_fault_is_one_line(config: Config, line: str) -> None:
@@ -196,7 +199,10 @@ def test_each_fault_is_one_line(config: Config, line: str) -> None:
 @pytest.mark.parametrize(
     ("config", "start"),
     [
-        (replace(FINE, proxy=Proxy(trusted=("unix", "*", "::1", "10.0.0.1/8"))), "proxy.trusted: expected an address, a network, unix or * ("),
+        (
+            replace(FINE, proxy=Proxy(trusted=("unix", "*", "::1", "10.0.0.1/8"))),
+            "proxy.trusted: expected an address, a network, unix or * (",
+        ),
         (replace(FINE, proxy=Proxy(trusted=("proxy.example",))), "proxy.trusted: expected an address, a network, unix or * ("),
         (replace(FINE, logging=Logging(format="nothing")), "logging.format: expected a format string of Python's logging ("),
     ],
@@ -233,7 +239,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(("verbosity", "debug"), [(0, False), (1, False), (2, False), (3, True)])
-def test_asyncio_is_debugged_at_verbosity_three(verbosity: int, debug: bool) -> None:
+def test_asyncio_is_debugged_at_verbosity_three(verbosity: int, *, debug: bool) -> None:
     assert Config(verbosity=verbosity).debug is debug
 
 
