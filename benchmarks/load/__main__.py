@@ -66,14 +66,15 @@ def main() -> int:
         _tell(f"needs {' and '.join(missing)} on PATH")
         return 2
     servers = [SERVERS[name] for name in options.server or SERVERS] + options.also
-    plan = Plan(options.rounds, options.seconds, choose_cores())
+    cores = choose_cores()
     environments = [prepare(find_python(name), project=TERMSERVER in servers) for name in options.python or [sys.executable]]
     cells: list[Cell] = []
     for environment in environments:
+        plan = Plan(environment, options.rounds, options.seconds, cores)
         for name in options.scenario or SCENARIOS:
             _tell(f"{name}, Python {environment.version}")
-            cells += run_scenario(SCENARIOS[name], servers, environment, plan, _tell)
-    method = _METHOD.format(rounds=plan.rounds, seconds=plan.seconds)
+            cells += run_scenario(SCENARIOS[name], servers, plan, _tell)
+    method = _METHOD.format(rounds=options.rounds, seconds=options.seconds)
     report = Report(machine(), _command(options, environments), method, environments, cells)
     report.write(options.output)
     print(report.table())

@@ -40,10 +40,14 @@ class Environment:
 
 def find_python(name: str) -> str:
     """Answer the interpreter for a path, a command, or a version such as `3.13` (on PATH or among pyenv's)."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    candidates = [shutil.which(name), *sorted(pyenv.glob(f"{name}*/bin/python"), reverse=True), shutil.which(f"python{name}")]
-    for candidate in filter(None, candidates):
-        return str(candidate)
+    if found := shutil.which(name):
+        return found
+    if re.fullmatch(r"[\d.]+", name):
+        pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+        # pyenv's first: its shims are on PATH for every version, and fail for those that are not selected.
+        for candidate in [*sorted(pyenv.glob(f"{name}*/bin/python"), reverse=True), shutil.which(f"python{name}")]:
+            if candidate:
+                return str(candidate)
     message = f"expected the path of an interpreter, a command, or a version found on PATH or in pyenv, got {name!r}"
     raise FileNotFoundError(message)
 

@@ -23,22 +23,29 @@ class Unusable(Exception):  # noqa: N818  a finding about a server, reported in 
 def session_members(session: int) -> dict[int, float]:
     """Answer the CPU seconds of every process of a session by process id."""
     members: dict[int, float] = {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
             continue
         try:
             # The name in parentheses may hold blanks and parentheses itself: what follows the last one is regular.
-            fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue  # ended while we looked
         if int(fields[_SESSION]) == session:
-            members[int(entry)] = sum(map(int, fields[_TIMES])) / _TICKS
+            members[int(entry.name)] = sum(map(int, fields[_TIMES])) / _TICKS
     return members
 
 
 def cpu_seconds(session: int) -> float:
     """User and system time that the tree has used so far."""
     return sum(session_members(session).values())
+
+
+def core_seconds(core: int) -> float:
+    """Seconds that a core was used by anybody since the machine started."""
+    line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS
 
 
 def peak_rss(session: int) -> int:
@@ -69,10 +76,11 @@ class Load:
 
 @dataclass(slots=True)
 class Sample:
-    """One round: the load and what it cost the server."""
+    """One round: the load, what it cost the server, and what else ran on the server's core meanwhile."""
 
     load: Load
     cpu_seconds: float
+    foreign_seconds: float
 
     @property
     def cpu_us(self) -> float:
@@ -111,6 +119,11 @@ class Cell:
     def busy(self) -> float:
         """Median part of its core that the server used: well under 1 means that something else was the bottleneck."""
         return median(sample.cpu_seconds / sample.load.seconds for sample in self.samples)
+
+    @property
+    def foreign(self) -> float:
+        """Median part of the server's core that was used by something else, interrupts included."""
+        return median(sample.foreign_seconds / sample.load.seconds for sample in self.samples)
 
     @property
     def p50_us(self) -> float:

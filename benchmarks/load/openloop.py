@@ -65,7 +65,7 @@ class Client:
 
     def _open(self, port: int) -> None:
         sock = socket.create_connection(("127.0.0.1", port), timeout=5)
-        sock.setblocking(False)
+        sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._poll.register(sock.fileno(), select.EPOLLIN)
         self._sockets[sock.fileno()] = sock

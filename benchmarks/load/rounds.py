@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.load import openloop, wrk
-from benchmarks.load.measure import Cell, Sample, Unusable, cpu_seconds, peak_rss
+from benchmarks.load.measure import Cell, Sample, Unusable, core_seconds, cpu_seconds, peak_rss
 from benchmarks.load.measure import Load as Seen
 from benchmarks.load.running import Running, running
 from benchmarks.load.scenarios import Load, Scenario
@@ -31,13 +31,15 @@ _WARM_UP_SECONDS = 1.0
 _SATURATION_ROUNDS = 3
 _SATURATED_PART = 0.5
 _BUSY_ENOUGH = 0.85
+_FOREIGN_ENOUGH = 0.10
 _LAG_PART = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and where."""
+    """How long, where, and with which installed servers."""
 
+    environment: Environment
     rounds: int
     seconds: float
     cores: Cores
@@ -52,14 +54,14 @@ class Contender:
     saturated: list[float] = field(default_factory=list)
 
 
-def run_scenario(scenario: Scenario, servers: Sequence[Server], environment: Environment, plan: Plan, tell: Tell) -> list[Cell]:
+def run_scenario(scenario: Scenario, servers: Sequence[Server], plan: Plan, tell: Tell) -> list[Cell]:
     """Measure one scenario for all servers; one that cannot be used has a cell with a flag and no samples."""
-    cells = [Cell(environment.version, scenario.name, server.name) for server in servers]
+    cells = [Cell(plan.environment.version, scenario.name, server.name) for server in servers]
     with tempfile.TemporaryDirectory(prefix="load-") as directory, ExitStack() as stack:
         up: list[Contender] = []
         for server, cell in zip(servers, cells, strict=True):
             try:
-                up.append(Contender(cell, _start(stack, scenario, server, environment, plan, Path(directory))))
+                up.append(Contender(cell, _start(stack, scenario, server, plan, Path(directory))))
             except Unusable as unusable:
                 _drop(cell, unusable, tell)
         if scenario.load is Load.OPEN:
@@ -74,10 +76,10 @@ def run_scenario(scenario: Scenario, servers: Sequence[Server], environment: Env
     return cells
 
 
-def _start(stack: ExitStack, scenario: Scenario, server: Server, environment: Environment, plan: Plan, directory: Path) -> Running:
+def _start(stack: ExitStack, scenario: Scenario, server: Server, plan: Plan, directory: Path) -> Running:
     """Bring a server up, see it answer right and warm it up; it is stopped with `stack`, or at once if unusable."""
     with ExitStack() as own:
-        up = own.enter_context(running(server, scenario, environment.python, plan.cores.server, directory))
+        up = own.enter_context(running(server, scenario, plan.environment.python, plan.cores.server, directory))
         up.check(scenario)
         wrk.run(scenario, up.port, _WARM_UP_SECONDS, plan.cores.client)
         stack.push(own.pop_all())
@@ -110,14 +112,16 @@ def _saturate(contender: Contender, scenario: Scenario, plan: Plan) -> None:
 
 def _measure(contender: Contender, scenario: Scenario, plan: Plan) -> None:
     server = contender.server
-    before = cpu_seconds(server.session)
+    core_before, before = core_seconds(plan.cores.server), cpu_seconds(server.session)
     seen: Seen
     if scenario.load is Load.OPEN:
         rate = median(contender.saturated) * _SATURATED_PART
         seen = openloop.run(scenario, server.port, plan.seconds, rate, plan.cores.client)
     else:
         seen = wrk.run(scenario, server.port, plan.seconds, plan.cores.client)
-    contender.cell.samples.append(Sample(seen, cpu_seconds(server.session) - before))
+    used = cpu_seconds(server.session) - before
+    used_by_all = core_seconds(plan.cores.server) - core_before
+    contender.cell.samples.append(Sample(seen, used, max(0.0, used_by_all - used)))
 
 
 def _conclude(cell: Cell, server: Running, scenario: Scenario) -> None:
@@ -130,7 +134,9 @@ def _conclude(cell: Cell, server: Running, scenario: Scenario) -> None:
         cell.flags.append("answers shorter than expected")
     if not server.log_seems_written(requests):
         cell.flags.append("access log not written")
-    if scenario.load is Load.CLOSED and cell.busy < _BUSY_ENOUGH:
+    if cell.foreign > _FOREIGN_ENOUGH:
+        cell.flags.append(f"{cell.foreign:.0%} of the server's core used by something else")
+    elif scenario.load is Load.CLOSED and cell.busy < _BUSY_ENOUGH:
         cell.flags.append(f"server only {cell.busy:.0%} busy")
     if scenario.load is Load.OPEN:
         lag = median(sample.load.client_lag_us or 0.0 for sample in cell.samples)

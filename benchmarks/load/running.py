@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 _START_SECONDS, _ANSWER_SECONDS, _STOP_SECONDS, _LOOK_SECONDS = 20.0, 10.0, 10.0, 0.02
+_DIRECTORIES = re.compile(r"(?<![\w:/])/(?:[^\s/'\"]+/)+")
 _LINE = 20  # bytes: less than the shortest access log line
 
 
@@ -120,7 +122,7 @@ def running(server: Server, scenario: Scenario, python: Path, core: int, directo
         yield Running(process.pid, port, log)
     except Unusable as unusable:
         last = errors.read_text(errors="replace").strip().splitlines()[-1:]
-        message = "; stderr ends: ".join([str(unusable), *last])
+        message = _DIRECTORIES.sub("…/", "; stderr ends: ".join([str(unusable), *last]))  # the report names no place of this machine
         raise Unusable(message) from unusable
     finally:
         _stop(process)
