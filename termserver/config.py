@@ -81,7 +81,7 @@ class Endpoint:
     description: str
 
     def __str__(self) -> str:
-        """The string itself."""
+        """Return the string itself."""
         return self.description
 
 
@@ -285,7 +285,7 @@ class Config:
         ]
 
     def warnings(self) -> list[str]:
-        """What is allowed but worth a line at start-up: protections that are on by default and were turned off."""
+        """List what is allowed but worth a line at start-up: protections that are on by default and were turned off."""
         off = [
             f"{group}.{each.name}"
             for group, values in (("limits", self.limits), ("timeouts", self.timeouts))

@@ -308,7 +308,7 @@ def _joined(words: Iterable[str]) -> str:
 
 
 def _proxy_problems(settings: Mapping[str, Setting]) -> list[str]:
-    """An option that would be read by nobody is a mistake, unless somebody turned the whole subject off."""
+    """Refuse options that nobody would read, unless somebody turned the whole subject off."""
     if "proxy.headers" in settings:
         return []
     return [f"{settings[name].name}: has no effect without --proxy-headers" for name in ONLY_BEHIND_PROXY if name in settings]

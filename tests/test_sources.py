@@ -36,7 +36,7 @@ def effective(
         ({"timeouts.keep_alive": "0"}, {}, "timeout-keep-alive = 3", 0.0, "argument"),
     ],
 )
-def test_argument_wins_over_environment_over_file_over_default(  # noqa: PLR0913 - a column of the table each
+def test_argument_wins_over_environment_over_file_over_default(  # noqa: PLR0913, PLR0917 - a column of the table each
     tmp_path: Path, found: Mapping[str, object], environ: Mapping[str, str], toml: str, value: float, source: str
 ) -> None:
     result = effective(tmp_path, found, environ, toml)
