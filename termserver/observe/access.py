@@ -72,7 +72,7 @@ class AccessLog:
     def __init__(self, format: str, sink: LineSink, *, clock: Callable[[], float] = time.time) -> None:  # noqa: A002  (the option's name)
         """`clock` gives wall time in seconds."""
         self.names_websocket_steps = format == "daphne"
-        self.record, self.flush = _compile(_STYLES.get(format) or _parse(format), sink, clock)
+        self.record, self.flush = _compile(_STYLES.get(format) or _text_style(format), sink, clock)
 
     def websocket(self, action: str, request: LoggedRequest, client: Client) -> None:
         """Daphne's WSCONNECTING, WSCONNECT, WSREJECT and WSDISCONNECT lines; nothing in other formats."""
@@ -179,96 +179,104 @@ class _Memo(dict[Key, str]):
 
 # The formats
 
-# What a line can say: atom -> expression over the locals of `record` (see _SOURCE). {name}i is added by _parse.
+# What a line can say: atom -> a piece of an f-string over the locals of `record` (see _SOURCE). {name}i is added by _piece.
 _ATOMS = {
-    "client": "clients[client]",
-    "target": "targets[request.target]",
-    "h": "hosts[client]",
-    "l": "'-'",
-    "u": "'-'",  # the name in Basic credentials is a credential
-    "t": "date",
-    "r": "methods[request.method] + ' ' + targets[request.target] + ' HTTP/' + request.version",
-    "m": "methods[request.method]",
-    "U": "paths[request.target]",
-    "q": "queries[request.target]",
-    "H": "'HTTP/' + request.version",
-    "s": "status or '-'",
-    "B": "size",
-    "b": "size or '-'",
-    "f": "values[headers.get(b'referer')]",
-    "a": "values[headers.get(b'user-agent')]",
-    "T": "int(seconds)",
-    "M": "int(seconds * 1_000)",
-    "D": "int(seconds * 1_000_000)",
-    "L": "f'{seconds:.6f}'",
-    "p": "'<' + str(getpid()) + '>'",
+    "client": "{clients[client]}",
+    "target": "{targets[request.target]}",
+    "h": "{hosts[client]}",
+    "l": "-",
+    "u": "-",  # the name in Basic credentials is a credential
+    "t": "{date}",
+    "r": "{methods[request.method]} {targets[request.target]} HTTP/{request.version}",
+    "m": "{methods[request.method]}",
+    "U": "{paths[request.target]}",
+    "q": "{queries[request.target]}",
+    "H": "HTTP/{request.version}",
+    "s": "{status or '-'}",
+    "B": "{size}",
+    "b": "{size or '-'}",
+    "f": "{values[headers.get(b'referer')]}",
+    "a": "{values[headers.get(b'user-agent')]}",
+    "T": "{int(seconds)}",
+    "M": "{int(seconds * 1_000)}",
+    "D": "{int(seconds * 1_000_000)}",
+    "L": "{seconds:.6f}",
+    "p": "<{getpid()}>",
 }
+_ATOM = re.compile(r"%(?:%|\((?P<atom>[^)]*)\)s)?")
 
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """A format taken apart: `template` has a `%s` for each of `expressions`; how dates, field values and addresses look."""
+    """A format: the f-string of its line, and how dates, addresses, field values and methods look."""
 
-    template: str
-    expressions: tuple[str, ...]
+    line: str
     date: Callable[[float], str]
     address: Callable[[Client], str]
     value: Callable[[bytes | None], str]
     text: Callable[[str], str]
 
 
-def _parse(template: str, *, date: Callable[[float], str] = _clf_date, address: Callable[[Client], str] = _address) -> _Style:
-    """Take a string of atoms apart; `ConfigError` names the atom that is not to be had."""
+def _text_style(template: str, *, date: Callable[[float], str] = _clf_date, address: Callable[[Client], str] = _address) -> _Style:
+    """Read a string of atoms; `ConfigError` names the atom that is not to be had."""
     if not template.isprintable():
         message = f"access log format: expected one line of printable text, found {template!r}"
         raise ConfigError(message)
-    expressions: list[str] = []
-
-    def place(match: re.Match[str]) -> str:
-        if match[0] == "%%":
-            return "%%"
-        expressions.append(_expression(match[0], match["atom"]))
-        return "%s"
-
-    return _Style(re.sub(r"%(?:%|\((?P<atom>[^)]*)\)s)?", place, template), tuple(expressions), date, address, escape, _escape_text)
+    pieces: list[str] = []
+    end = 0
+    for found in _ATOM.finditer(template):
+        pieces += (_literal(template[end : found.start()]), _piece(found[0], found["atom"]))
+        end = found.end()
+    return _Style("".join(pieces) + _literal(template[end:]), date, address, escape, _escape_text)
 
 
-def _expression(found: str, atom: str | None) -> str:
+def _piece(found: str, atom: str | None) -> str:
+    if found == "%%":
+        return "%"
     if atom is None:
-        message = f"access log format: expected %(name)s or %%, found a bare {found!r}"
+        message = "access log format: expected %(name)s, or %% for a percent sign, found a bare %"
         raise ConfigError(message)
     if atom in _ATOMS:
         return _ATOMS[atom]
-    name = re.fullmatch(r"\{([!#$&'*+.^_`|~0-9A-Za-z-]+)\}i", atom)
+    name = re.fullmatch(r"\{([!#$&*+.^_`|~0-9A-Za-z-]+)\}i", atom)
     if name is None:
         message = f"access log format: unknown atom %({atom})s; known are {' '.join(_ATOMS)} and {{field-name}}i"
         raise ConfigError(message)
     if name[1].lower() in _SECRETS:
         message = f"access log format: %({atom})s would write credentials into the log"
         raise ConfigError(message)
-    return f"values[headers.get({name[1].lower().encode()!r})]"
+    return f"{{values[headers.get({name[1].lower().encode()!r})]}}"
+
+
+def _literal(text: str) -> str:
+    """`text` as the part of an f"string" that stands for itself."""
+    return text.encode("unicode_escape").decode().replace('"', r"\x22").replace("{", "{{").replace("}", "}}")
 
 
 _JSON = {
-    "time": "date",
-    "client": "clients[client]",
-    "method": "methods[request.method]",
-    "target": "targets[request.target]",
-    "http_version": "'\"' + request.version + '\"'",
-    "status": "status or 'null'",
-    "size": "size",
+    "time": "{date}",
+    "client": "{clients[client]}",
+    "method": "{methods[request.method]}",
+    "target": "{targets[request.target]}",
+    "http_version": '"{request.version}"',
+    "status": "{status or 'null'}",
+    "size": "{size}",
     "duration": _ATOMS["L"],
     "referer": _ATOMS["f"],
     "user_agent": _ATOMS["a"],
 }
 
+
+def _json_style() -> _Style:
+    members = ",".join(f'"{name}":{piece}' for name, piece in _JSON.items()).replace('"', r"\x22")
+    return _Style("{{" + members + "}}", _iso_date, _json_address, _json_value, _json_text)
+
+
 _STYLES = {
-    "common": _parse('%(client)s - - %(t)s "%(r)s" %(s)s %(b)s %(L)s'),
-    "combined": _parse('%(client)s - - %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s" %(L)s'),
-    "daphne": _parse('%(client)s - - %(t)s "%(m)s %(target)s" %(s)s %(b)s', date=_daphne_date, address=_daphne_address),
-    "json": _Style(
-        "{" + ",".join(f'"{key}":%s' for key in _JSON) + "}", tuple(_JSON.values()), _iso_date, _json_address, _json_value, _json_text
-    ),
+    "common": _text_style('%(client)s - - %(t)s "%(r)s" %(s)s %(b)s %(L)s'),
+    "combined": _text_style('%(client)s - - %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s" %(L)s'),
+    "daphne": _text_style('%(client)s - - %(t)s "%(m)s %(target)s" %(s)s %(b)s', date=_daphne_date, address=_daphne_address),
+    "json": _json_style(),
 }
 
 
@@ -277,9 +285,9 @@ _STYLES = {
 _SOURCE = """
 def compiled(write, clock, make_date, clients, hosts, methods, targets, paths, queries, values, getpid):
     lines = []
-    since = until = 0.0  # the second that `date` is made of
+    gathered = 0  # characters in them
+    since = until = 0.0  # the second that `date` tells
     date = ""
-    gathered = 0
 
     def flush():
         nonlocal gathered
@@ -289,9 +297,9 @@ def compiled(write, clock, make_date, clients, hosts, methods, targets, paths, q
             gathered = 0
 
     def record(request, client, status, size, seconds):
-        nonlocal since, until, date, gathered
+        nonlocal gathered, since, until, date
         {steps}
-        line = {template!r} % ({expressions},)
+        line = f"{line}\\n"
         lines.append(line)
         gathered += len(line)
         if gathered >= {batch}:
@@ -300,7 +308,7 @@ def compiled(write, clock, make_date, clients, hosts, methods, targets, paths, q
     return record, flush
 """
 
-# What some expressions stand on.
+# What some pieces stand on; a step is taken only where its name occurs.
 _STEPS = {
     "date": """
         now = clock()
@@ -314,16 +322,10 @@ _STEPS = {
 
 
 def _compile(style: _Style, sink: LineSink, clock: Callable[[], float]) -> tuple[Record, Callable[[], None]]:
-    """Turn a style into `record` and `flush`. A literal template over a tuple is what CPython itself compiles to an f-string."""
-    expressions = ", ".join(style.expressions)
-    source = _SOURCE.format(
-        steps="".join(step for name, step in _STEPS.items() if name in expressions),
-        template=style.template + "\n",
-        expressions=expressions,
-        batch=BATCH,
-    )
+    """Turn a style into `record` and `flush`."""
+    steps = "".join(step for name, step in _STEPS.items() if name in style.line)
     scope: dict[str, Callable[..., tuple[Record, Callable[[], None]]]] = {}
-    exec(source, scope)  # noqa: S102  (made of the constants above; from the user only the template's repr and field names)
+    exec(_SOURCE.format(steps=steps, line=style.line, batch=BATCH), scope)  # noqa: S102  (pieces from above, the user's text escaped by _literal)
     return scope["compiled"](
         sink.write,
         clock,
