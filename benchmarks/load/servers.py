@@ -59,7 +59,7 @@ PEERS = (
     Server(
         name="gunicorn",
         distributions=("gunicorn", "gunicorn_h1c", "uvloop"),
-        command=("-m", "gunicorn", "-k", "asgi", "-w", "1", "--asgi-loop", "uvloop", "--http-parser", "fast",
+        command=("-m", "gunicorn", "-k", "asgi", "-w", "1", "--asgi-loop", "uvloop", "--http-parser", "fast", "--no-control-socket",
                  "-b", "127.0.0.1:{port}", "{app}"),
         log_off=(),
         log_on=("--access-logfile", "{log}"),
