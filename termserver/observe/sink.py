@@ -26,7 +26,7 @@ from queue import Empty, SimpleQueue
 
 from termserver.errors import ConfigError
 
-if sys.platform != "win32":
+if sys.platform != "win32":  # pragma: no branch
     import fcntl
 
 LIMIT = 4 * 1024 * 1024
@@ -130,7 +130,7 @@ class LineSink:
         if not complete:
             self._abandon_queue()
         if self._dropped_before_trouble is not None:
-            self._notices(f"termserver: {self._name} was closed; {self.dropped - self._dropped_before_trouble} lines were lost\n")
+            self._notices(f"termserver: {self._name} was closed; lines lost: {self.dropped - self._dropped_before_trouble}\n")
         return complete
 
     def _has_thread(self) -> bool:
@@ -167,11 +167,11 @@ class LineSink:
         if begins:
             self._notices(f"termserver: cannot write to {self._name} ({reason}); lines are dropped until that is over\n")
 
-    def _recover(self) -> None:
+    def _recover(self, dropped_before: int) -> None:
         with self._lock:
-            before, self._dropped_before_trouble = self._dropped_before_trouble, None
-        if before is not None:
-            self._notices(f"termserver: {self._name} can be written again; {self.dropped - before} lines were lost\n")
+            self._dropped_before_trouble = None
+            lost = self.dropped - dropped_before
+        self._notices(f"termserver: {self._name} can be written again; lines lost: {lost}\n")
 
     @property
     def _name(self) -> str:
@@ -186,8 +186,9 @@ class LineSink:
             if data:
                 written = self._write_all(data)
                 self._finished += len(data)
-                if written and self._dropped_before_trouble is not None and self._accepted == self._finished:
-                    self._recover()
+                before = self._dropped_before_trouble
+                if written and before is not None and self._accepted == self._finished:
+                    self._recover(before)
             if command is None:
                 break
             command()
@@ -277,7 +278,7 @@ def _is_stream(descriptor: int) -> bool:
 @contextlib.contextmanager
 def _locked(descriptor: int) -> Iterator[None]:
     """Keep other processes' sinks out; where the system cannot lock a pipe, go on without."""
-    if sys.platform == "win32":
+    if sys.platform == "win32":  # pragma: no cover
         yield
         return
     with contextlib.suppress(OSError):
@@ -315,10 +316,10 @@ def _tell_standard_error(text: str) -> None:
 _sinks: "weakref.WeakSet[LineSink]" = weakref.WeakSet()
 
 
-def _be_fresh_in_child() -> None:
+def _be_fresh_in_child() -> None:  # pragma: no cover  (tested, but coverage does not follow a fork)
     for sink in _sinks:
         sink._be_fresh()  # noqa: SLF001  (same module)
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_be_fresh_in_child)
