@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(effective: Effective) -> int:
     config = effective.usable()
-    from termserver.net.server import run  # noqa: PLC0415 - installs the reactor; not for help and errors
+    from termserver.net.runner import run  # noqa: PLC0415 - installs the reactor; not for help and errors
 
     return run(config)
 

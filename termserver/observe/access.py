@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from json import JSONEncoder
 from typing import Protocol, TypeVar
 
+from termserver.config import Logging
 from termserver.errors import ConfigError
 from termserver.observe.sink import LineSink
 
@@ -64,20 +65,29 @@ class AccessLog:
     `names_websocket_steps`: the format has lines of its own for a WebSocket's life (`websocket`), and none for its opening request.
     """
 
-    __slots__ = ("flush", "names_websocket_steps", "record")
+    __slots__ = ("flush", "names_websocket_steps", "record", "sink")
 
     record: Record
     flush: Callable[[], None]
 
     def __init__(self, format: str, sink: LineSink, *, clock: Callable[[], float] = time.time) -> None:  # noqa: A002  (the option's name)
         """`clock` gives wall time in seconds."""
+        self.sink = sink
         self.names_websocket_steps = format == "daphne"
-        self.record, self.flush = _compile(_STYLES.get(format) or _text_style(format), sink, clock)
+        self.record, self.flush = _compile(_style(format), sink, clock)
 
     def websocket(self, action: str, request: LoggedRequest, client: Client) -> None:
         """Daphne's WSCONNECTING, WSCONNECT, WSREJECT and WSDISCONNECT lines; nothing in other formats."""
         if self.names_websocket_steps:
             self.record(_Step(action, request.target), client, None, 0, 0.0)
+
+
+def from_config(config: Logging) -> AccessLog | None:
+    """Return the access log that was configured, or None. The owner flushes it, reopens its `sink`, and closes that at the end."""
+    if config.access_log is None:
+        return None
+    _style(config.access_format)  # a format that cannot be had must not leave an empty file
+    return AccessLog(config.access_format, LineSink(1 if config.access_log == "-" else config.access_log))
 
 
 @dataclass(slots=True)
@@ -278,6 +288,10 @@ _STYLES = {
     "daphne": _text_style('%(client)s - - %(t)s "%(m)s %(target)s" %(s)s %(b)s', date=_daphne_date, address=_daphne_address),
     "json": _json_style(),
 }
+
+
+def _style(format: str) -> _Style:  # noqa: A002  (the option's name)
+    return _STYLES.get(format) or _text_style(format)
 
 
 # The compiler

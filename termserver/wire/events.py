@@ -21,6 +21,16 @@ class Ending(Enum):
     RESET = auto()  # the answer is cut: the peer has to see that (RST)
 
 
+class Awaiting(Enum):
+    """What a connection is waiting for: it decides which time-out applies."""
+
+    REQUEST = auto()  # nothing has come since the last exchange
+    HEAD = auto()  # some bytes of a head
+    BODY = auto()  # the rest of a body that the application is to have
+    APPLICATION = auto()  # the response
+    DISCARD = auto()  # the rest of a body that nobody wants any more
+
+
 @dataclass(slots=True)
 class Request:
     """The head of a request. `ended` is True when no body follows, so a GET is one event."""
@@ -109,6 +119,9 @@ class HttpEngine(Protocol):
     @property
     def ending(self) -> Ending: ...
     @property
+    def awaiting(self) -> Awaiting:
+        """What comes next."""
+    @property
     def wants_data(self) -> bool:
         """Whether reading may go on: nothing is held that waits for the application."""
     @property
@@ -127,8 +140,11 @@ class HttpEngine(Protocol):
     def write(self, stream: int, data: bytes, more: bool) -> None:  # noqa: FBT001 - the hot path passes it by position
         """Write body bytes; `more=False` ends the body."""
 
-    def write_file_head(self, stream: int, size: int, *, more: bool) -> bytes | None:
-        """Announce `size` body bytes that the caller puts on the wire itself; answer what has to follow them (None: drop them)."""
+    def begin_file(self, stream: int, size: int, *, more: bool) -> bool:
+        """Announce `size` body bytes that the caller puts on the wire itself; False where the response has no body to put them in."""
+
+    def end_file(self, stream: int, size: int) -> None:
+        """Say that the announced bytes are on the wire."""
 
     def interim(self, stream: int, status: int, headers: Fields) -> None:
         """Write a 1xx response."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from termserver.errors import InvalidMessage, UnexpectedMessage
 from termserver.wire.chunked import ChunkedDecoder, has_bare_line_end
-from termserver.wire.events import Aborted, Body, Ending, Event, Fields, HttpLimits, Rejected, Request, Trailers
+from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpLimits, Rejected, Request, Trailers
 from termserver.wire.fieldblock import CHUNKED, RefusedError
 from termserver.wire.fields import REASONS, STATUS_LINES
 from termserver.wire.head import Framing, HeadParser
@@ -56,8 +56,10 @@ R_HEAD, R_LENGTH, R_CHUNKS, R_DONE, R_CLOSED = Reading
 W_NOTHING, W_START, W_FIRST, W_BODY, W_TRAILERS, W_DONE = Writing
 NO_BODY, BY_LENGTH, BY_CHUNKS, UNTIL_CLOSE = Outbound
 OPEN, CLOSE, LINGER, RESET = Ending
+A_REQUEST, A_HEAD, A_BODY, A_APPLICATION, A_DISCARD = Awaiting
 _NO_FRAMING: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=False)
 _BODIES: Final = {status: reason + b"\n" for status, reason in REASONS.items()}
+_EXTRA_FIELDS: Final = {503: b"retry-after: 1\r\n"}
 _LAST_WITH_TRAILERS: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=True)
 _CR: Final = 0x0D
 _LF: Final = 0x0A
@@ -132,19 +134,14 @@ class Http1:
         return self._reading is R_HEAD and bool(self._held)
 
     @property
-    def reading(self) -> Reading:
-        """What the next bytes are: which time-out applies is decided by it."""
-        return self._reading
-
-    @property
-    def in_head(self) -> bool:
-        """Whether some bytes of a head came, and not all."""
-        return self._partial is not None
-
-    @property
-    def discarding(self) -> bool:
-        """Whether the rest of a body is read only to be thrown away: its response is complete."""
-        return self._writing is W_DONE
+    def awaiting(self) -> Awaiting:
+        """What comes next."""
+        reading = self._reading
+        if reading is R_HEAD:
+            return A_REQUEST if self._partial is None else A_HEAD
+        if reading is R_LENGTH or reading is R_CHUNKS:
+            return A_DISCARD if self._writing is W_DONE else A_BODY
+        return A_APPLICATION
 
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes, answer what they mean: at most one request."""
@@ -308,8 +305,8 @@ class Http1:
         else:
             if self._writing is not W_DONE:
                 body = b"" if self._is_head and self._writing is not W_NOTHING else _BODIES[status]
-                self._out.append(b"%bcontent-type: text/plain\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b" % (
-                    STATUS_LINES[status], len(_BODIES[status]), self._defaults.both, body))
+                self._out.append(b"%bcontent-type: text/plain\r\ncontent-length: %d\r\n%b%bconnection: close\r\n\r\n%b" % (
+                    STATUS_LINES[status], len(_BODIES[status]), _EXTRA_FIELDS.get(status, b""), self._defaults.both, body))
             self._stop(LINGER)
         return Rejected(status, reason)
 
@@ -370,24 +367,22 @@ class Http1:
         if not more:
             self._end_body()
 
-    def write_file_head(self, stream: int, size: int, *, more: bool) -> bytes | None:  # noqa: ARG002
-        """Announce `size` body bytes that the caller puts on the wire itself; answer what has to follow them, None if none are wanted."""
+    def begin_file(self, stream: int, size: int, *, more: bool) -> bool:  # noqa: ARG002
+        """Announce `size` body bytes that the caller puts on the wire itself; False where the response has no body to put them in."""
         if self._writing is W_FIRST:
             self._finish_head(None if more or self._wants_trailers else size)
-        elif self._writing is not W_BODY:
-            raise UnexpectedMessage("http.response.zerocopysend", "nothing: the response is complete")
-        outbound = self._outbound
-        if outbound is NO_BODY:
-            return None
-        if outbound is BY_LENGTH:
+        if self._outbound is BY_LENGTH:
             if size > self._response_left:
                 raise _too_long(size - self._response_left)
             self._response_left -= size
-            return b""
-        if outbound is BY_CHUNKS and size:
+        elif self._outbound is BY_CHUNKS and size:
             self._out.append(b"%x\r\n" % size)
-            return b"\r\n"
-        return b""
+        return self._outbound is not NO_BODY
+
+    def end_file(self, stream: int, size: int) -> None:  # noqa: ARG002
+        """Say that the announced bytes are on the wire."""
+        if self._outbound is BY_CHUNKS and size:
+            self._out.append(b"\r\n")
 
     def trailers(self, stream: int, headers: Iterable[Iterable[bytes]], *, more: bool) -> None:  # noqa: ARG002
         """Write trailer fields, if the client takes them; `more=False` ends the response."""
@@ -473,7 +468,7 @@ class Http1:
     def _complete(self) -> None:
         """The response is out. A request whose body is still coming is read to its end, within bounds, before the next."""
         self._writing = W_DONE
-        if self._reading is R_DONE:
+        if self._reading is R_DONE or self._reading is R_CLOSED:
             self._meet()
         elif not self._framing.keep_alive:
             self._stop(LINGER)
@@ -485,16 +480,6 @@ class Http1:
             self._writing = W_NOTHING
         else:
             self._stop(LINGER if self._held else CLOSE)
-
-    @property
-    def answered(self) -> bool:
-        """Whether no response is owed: it is complete, or there was no request."""
-        return self._writing is W_DONE or self._writing is W_NOTHING
-
-    @property
-    def begun(self) -> bool:
-        """Whether the head of the final response was handed out, so that its status cannot change any more."""
-        return self._writing is W_BODY or self._writing is W_TRAILERS
 
     def output(self) -> bytes:
         """Hand out what is to be sent, once."""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from termserver.config import Logging
 from termserver.errors import ConfigError
 from termserver.observe import access
 from termserver.observe.access import AccessLog, Client
@@ -59,18 +60,12 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def logged(
-    form: str,
-    request: Request | None = None,
-    *,
-    client: Client = CLIENT,
-    status: int | None = 200,
-    size: int = 13,
-    seconds: float = 0.000123,
+    form: str, request: Request | None = None, *, client: Client = CLIENT, answer: tuple[int | None, int, float] = (200, 13, 0.000123)
 ) -> str:
-    """The one line that a request makes."""
+    """The one line that a request and its `answer` (status, size, seconds) make."""
     sink = Sink()
     log = AccessLog(form, sink, clock=Clock())
-    log.record(request or Request(), client, status, size, seconds)
+    log.record(request or Request(), client, *answer)
     log.flush()
     [[line]] = sink.batches
     assert line.endswith("\n")
@@ -88,8 +83,10 @@ BROWSER = [(b"referer", b"https://example.com/"), (b"user-agent", b"Mozilla/5.0 
         ("common", '127.0.0.1:54321 - - [22/Nov/2026:21:13:20 +0000] "GET /path?q HTTP/1.1" 200 13 0.000123'),
         (
             "combined",
-            '127.0.0.1:54321 - - [22/Nov/2026:21:13:20 +0000] "GET /path?q HTTP/1.1" 200 13 "https://example.com/" '
-            '"Mozilla/5.0 (X11)" 0.000123',
+            (
+                '127.0.0.1:54321 - - [22/Nov/2026:21:13:20 +0000] "GET /path?q HTTP/1.1" 200 13 "https://example.com/" '
+                '"Mozilla/5.0 (X11)" 0.000123'
+            ),
         ),
         ("daphne", '127.0.0.1:54321 - - [22/Nov/2026:21:13:20] "GET /path?q" 200 13'),
         ('%(h)s %(l)s %(u)s %(t)s "%(r)s"', '127.0.0.1 - - [22/Nov/2026:21:13:20 +0000] "GET /path?q HTTP/1.1"'),
@@ -133,11 +130,11 @@ def test_json() -> None:
 )
 def test_what_is_missing_is_a_dash(form: str, line: str) -> None:
     """A Unix socket, no answer, no body, no fields."""
-    assert logged(form, client=None, status=None, size=0, seconds=1.5) == line
+    assert logged(form, client=None, answer=(None, 0, 1.5)) == line
 
 
 def test_what_is_missing_is_null_in_json() -> None:
-    line = json.loads(logged("json", client=None, status=None, size=0))
+    line = json.loads(logged("json", client=None, answer=(None, 0, 1.5)))
     assert [line[name] for name in ("client", "status", "size", "referer", "user_agent")] == [None, None, 0, None, None]
 
 
@@ -302,6 +299,37 @@ def test_through_a_real_sink(tmp_path: pathlib.Path) -> None:
     log.flush()
     assert sink.close(30.0)
     assert (tmp_path / "access.log").read_text() == "GET /path?q HTTP/1.1\n" * 10_000
+
+
+# What was configured
+
+
+def test_no_access_log_when_none_is_asked_for() -> None:
+    assert access.from_config(Logging(access_log=None)) is None
+
+
+def test_an_access_log_in_a_file(tmp_path: pathlib.Path) -> None:
+    log = access.from_config(Logging(access_log=str(tmp_path / "log"), access_format="%(s)s"))
+    assert log is not None
+    log.record(Request(), None, 204, 0, 0.0)
+    log.flush()
+    assert log.sink.close(30.0)
+    assert (tmp_path / "log").read_text() == "204\n"
+
+
+def test_an_access_log_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    log = access.from_config(Logging(access_format="%(s)s"))
+    assert log is not None
+    log.record(Request(), None, 204, 0, 0.0)
+    log.flush()
+    assert log.sink.close(30.0)
+    assert capfd.readouterr().out == "204\n"
+
+
+def test_a_format_that_cannot_be_had_creates_no_file(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConfigError):
+        access.from_config(Logging(access_log=str(tmp_path / "log"), access_format="%(x)s"))
+    assert list(tmp_path.iterdir()) == []
 
 
 # The date

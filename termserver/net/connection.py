@@ -1,0 +1,404 @@
+"""One client's connection: bytes in, bytes out, one flush per turn, backpressure both ways, deadlines.
+
+`dataReceived` is a turn: the engine says what the bytes mean, an exchange per request drives the application, and what the engine has to say at
+the end of the turn leaves in one write. A response that ends outside a turn (the application waited) settles the connection the same way.
+The loop over pipelined requests is a loop, not a recursion, and an application's task always starts in the server's context, never in that
+of another request.
+
+It is a Twisted protocol and runs on any Twisted transport; what only the loop's transports can do (`unsent`, `set_buffer_limits`,
+sendfile) it asks for by name and does without elsewhere.
+"""
+
+import asyncio
+import contextvars
+import logging
+import sys
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport, IProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from termserver.asgi.http import HttpExchange
+from termserver.asgi.scope import Scope, http_scope
+from termserver.net.endpoints import LoopTransport
+from termserver.net.pace import Pace, Phase
+from termserver.net.sendfile import send_file
+from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, HttpEngine, Rejected, Request
+
+if TYPE_CHECKING:
+    from termserver.net.server import Server
+
+monotonic = time.monotonic
+logger = logging.getLogger("termserver")
+
+OPEN, CLOSE, LINGER, RESET = Ending
+PHASES: Final = {
+    Awaiting.REQUEST: Phase.REQUEST, Awaiting.HEAD: Phase.HEAD, Awaiting.BODY: Phase.BODY, Awaiting.APPLICATION: Phase.APPLICATION,
+    Awaiting.DISCARD: Phase.DISCARD,
+}
+REQUEST: Final = Phase.REQUEST
+
+if sys.version_info >= (3, 12):
+    def start_task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> "asyncio.Task[None]":
+        """Run the coroutine until it first waits; one that never does costs no turn of the loop."""
+        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
+else:
+    def start_task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> "asyncio.Task[None]":
+        """Run the coroutine from the loop's next turn on."""
+        return loop.create_task(coroutine, context=context)
+
+
+@implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
+class Connection:
+    """One HTTP/1 connection. Also the `Outlet` of its exchanges."""
+
+    __slots__ = ("_base", "_drainers", "_ended", "_engine", "_exchange", "_in_turn", "_input_over", "_opened", "_paused", "_pace", "_server", "_written",
+                 "sends_files", "transport", "writable")
+
+    transport: Any  # ITransport, or LoopTransport with more
+
+    def __init__(self, server: "Server", engine: HttpEngine) -> None:
+        """Wait for `makeConnection`."""
+        self._server = server
+        self._engine = engine
+        self._exchange: HttpExchange | None = None
+        self._base: Scope | None = None
+        self._drainers: list[asyncio.Future[None]] = []
+        self._ended = OPEN
+        self._in_turn = self._input_over = self._paused = False
+        self._written = 0
+        self.writable = True
+        self.sends_files = False
+
+    # ------------------------------------------------------------------ Twisted calls
+
+    def makeConnection(self, transport: Any) -> None:
+        """Begin."""
+        self.transport = transport
+        server, now = self._server, monotonic()
+        self._opened = now
+        timeouts = server.config.timeouts
+        self._pace = Pace(self, timeouts, now, first=timeouts.tls_handshake if ISSLTransport.providedBy(transport) else timeouts.header_read)
+        transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
+        if isinstance(transport, LoopTransport):
+            self._set_buffer_limits()
+            self.sends_files = True
+        server.opened(self, self._pace)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes of the client: one turn."""
+        if self._ended is not OPEN:
+            self._pace.received(len(data), monotonic())
+            return
+        engine = self._engine
+        self._in_turn = True
+        for event in engine.receive(data):
+            self._take(event)
+        while engine.has_input:
+            for event in engine.receive(b""):
+                self._take(event)
+        self._in_turn = False
+        self._settle()
+
+    def readConnectionLost(self) -> None:
+        """The client shut its sending side. It may still be waiting for the answer to a whole request."""
+        self._input_over = True
+        if self._ended is not OPEN:
+            self._close()
+            return
+        for event in self._engine.end_of_input():
+            self._take(event)
+        if self._exchange is not None and not self._exchange.done:
+            self._pace.half_closed(monotonic())
+        self._settle()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is shut, as was asked for."""
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 - Twisted's signature
+        """The connection is gone."""
+        self._ended = RESET
+        self.writable = True
+        self._wake_drainers()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.lost()
+            if not exchange.done:
+                self._record(exchange)
+            if exchange.running:
+                self._server.left_behind(exchange)
+        self._server.closed(self, self._pace)
+
+    def pauseProducing(self) -> None:
+        """The client does not read as fast as it is sent to."""
+        self.writable = False
+        self._pace.write_blocked(monotonic())
+
+    def resumeProducing(self) -> None:
+        """It does again."""
+        self.writable = True
+        self._pace.write_free()
+        self._wake_drainers()
+
+    def stopProducing(self) -> None:
+        """The transport is about to be lost."""
+
+    # ------------------------------------------------------------------ turns
+
+    def _take(self, event: Event) -> None:
+        """Do what an event asks for."""
+        kind = type(event)
+        if kind is Request:
+            self._begin(event)  # type: ignore[arg-type]
+        elif kind is Body:
+            self._pace.received(len(event.data), monotonic())  # type: ignore[union-attr]
+            if self._exchange is not None:
+                self._exchange.feed(event.data, ended=event.ended)  # type: ignore[union-attr]
+        elif kind is Rejected:
+            self._rejected(event)  # type: ignore[arg-type]
+        elif self._exchange is not None:
+            if kind is Aborted:
+                self._abandon()
+            else:
+                self._exchange.feed_trailers(event.headers)  # type: ignore[union-attr]
+
+    def _begin(self, request: Request) -> None:
+        """Hand a request to the application."""
+        server = self._server
+        if server.overloaded:
+            self._rejected(self._engine.reject(503, "too many requests at once"))
+            return
+        leftover = self._exchange
+        if leftover is not None and leftover.running:  # its response is complete, its application still works
+            server.left_working(leftover)
+        exchange = self._exchange = HttpExchange(self._engine, self, request)
+        base = self._base
+        if base is None:
+            base = self._base = server.base_scope(self.transport)
+        scope = http_scope(base, request, server.extensions, server.state)
+        if server.proxies is not None:
+            server.proxies.apply(scope)
+        if server.times_requests:
+            exchange.started = monotonic()
+            age = server.config.timeouts.connection_age
+            if age and exchange.started - self._opened > age:
+                self._engine.drain()
+        server.running += 1
+        exchange.task = start_task(exchange.run(server.app, scope), server.loop, server.context.copy())
+
+    def _settle(self) -> None:
+        """End a turn: send what is to be sent, then close, wait, or go on reading."""
+        engine = self._engine
+        data = engine.output()
+        if data:
+            self._written += len(data)
+            self.transport.write(data)
+        if engine.ending is not OPEN:
+            self._end(engine.ending)
+            return
+        self._pace.enter(PHASES[engine.awaiting], monotonic())
+        if engine.wants_data is self._paused:
+            self._pause(on=not self._paused)
+
+    def _rejected(self, rejected: Rejected) -> None:
+        """The server answered by itself, in the place of a running exchange if there is one."""
+        exchange = self._exchange
+        if exchange is not None and not exchange.done and not exchange.begun:
+            exchange.status = rejected.status
+        self._server.rejected(rejected)
+
+    def _pause(self, *, on: bool) -> None:
+        """Stop reading, or go on."""
+        if self._input_over:
+            return
+        self._paused = on
+        if on:
+            self.transport.pauseProducing()
+        else:
+            self.transport.resumeProducing()
+        self._pace.reading(not on, monotonic())
+
+    def _go_on(self) -> None:
+        """Take up requests that came while another one was answered."""
+        if self._ended is OPEN and not self._in_turn and self._engine.has_input:
+            self.dataReceived(b"")
+
+    # ------------------------------------------------------------------ what an exchange asks for (asgi.http.Outlet)
+
+    def flush(self) -> None:
+        """Send what the engine has to say."""
+        data = self._engine.output()
+        if data and self._ended is OPEN:
+            self._written += len(data)
+            self.transport.write(data)
+
+    def resume_reading(self) -> None:
+        """The application took some of the body."""
+        if self._paused and self._engine.wants_data and self._ended is OPEN:
+            self._pause(on=False)
+
+    def finished(self, exchange: HttpExchange) -> None:
+        """A response is complete, or never will be."""
+        if exchange is not self._exchange:
+            return
+        if self._server.times_requests:
+            self._record(exchange)
+        if self._in_turn or self._ended is not OPEN:
+            return
+        self._settle()
+        if self._engine.has_input:  # in a context of the server's: this one is the application's
+            self._server.loop.call_soon(self._go_on, context=self._server.context)
+
+    def returned(self, exchange: HttpExchange) -> None:
+        """An application's call is over."""
+        self._server.returned(exchange)
+
+    async def wait_writable(self) -> None:
+        """Wait until the client has read enough, or is gone."""
+        while not self.writable:
+            future = self._server.loop.create_future()
+            self._drainers.append(future)
+            try:
+                await future
+            finally:
+                if future in self._drainers:
+                    self._drainers.remove(future)
+
+    def _wake_drainers(self) -> None:
+        drainers, self._drainers = self._drainers, []
+        for future in drainers:
+            if not future.done():
+                future.set_result(None)
+
+    async def send_file(self, descriptor: int, offset: int, count: int) -> int:
+        """Put a part of a file on the wire without reading it here; answer how many bytes it had."""
+        transport = self.transport
+        self.flush()
+        transport.set_buffer_limits(0, 0)  # what was written before has to be out first
+        try:
+            await self.wait_writable()
+            self._pace.write_blocked(monotonic())
+            return await send_file(self, descriptor, offset, count)
+        finally:
+            self._pace.write_free()
+            self._set_buffer_limits()
+
+    def wake_on_loss(self, future: "asyncio.Future[None]") -> None:
+        """Set the future when the connection is lost, if not before."""
+        self._drainers.append(future)
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._ended is not OPEN
+
+    def sent(self, size: int) -> None:
+        """Count bytes that went past the transport."""
+        self._written += size
+
+    def _set_buffer_limits(self) -> None:
+        high = self._server.config.limits.response_buffer
+        self.transport.set_buffer_limits(high or sys.maxsize, min(high or sys.maxsize, 16_384))
+
+    # ------------------------------------------------------------------ ends
+
+    def _end(self, ending: Ending) -> None:
+        """Let the connection go, in the way that makes the client understand."""
+        if self._ended is not OPEN:
+            return
+        self._ended = ending
+        if ending is RESET:
+            self._cut()
+        elif ending is LINGER and not self._input_over:
+            # RFC 9112 §9.6: a close while the client still sends would be a reset that destroys the answer on its way
+            if self._paused:
+                self._pause(on=False)
+            self._pace.enter(Phase.DISCARD, monotonic())
+            self.transport.loseWriteConnection()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self._pace.enter(Phase.CLOSING, monotonic())
+        self.transport.loseConnection()
+
+    def _cut(self) -> None:
+        self._ended = RESET
+        self.transport.abortConnection()
+
+    def _abandon(self) -> None:
+        """The request will never be complete."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.lost()
+
+    def drain(self) -> None:
+        """Let the running response be the last one; an idle connection ends now."""
+        if self._ended is OPEN:
+            self._engine.drain()
+            self._settle()
+
+    def tell_disconnect(self) -> None:
+        """Tell the application that its time is almost over."""
+        if self._exchange is not None:
+            self._exchange.tell_disconnect()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._cut()
+
+    @property
+    def exchange(self) -> HttpExchange | None:
+        """The last exchange, if there is one."""
+        return self._exchange
+
+    @property
+    def idle_since(self) -> float | None:
+        """The deadline of a connection on which nothing happens, None for any other: who has the earliest has waited longest."""
+        return self._pace.deadline if self._pace.phase is REQUEST and self._ended is OPEN else None
+
+    # ------------------------------------------------------------------ what its pace says
+
+    def progress(self) -> int:
+        """Bytes that have left this process, as far as it can be known."""
+        transport = self.transport
+        return self._written - (transport.unsent() if isinstance(transport, LoopTransport) else 0)
+
+    def idle_for_too_long(self) -> None:
+        """No request came: close without a word."""
+        self._end(CLOSE)
+
+    def request_too_slow(self, reason: str) -> None:
+        """Answer 408 and end (spec limits L12 to L14)."""
+        self._abandon()
+        self._rejected(self._engine.reject(408, reason))
+        self._settle()
+
+    def application_too_slow(self) -> None:
+        """Answer 504, or cut what was begun; the application's call is cancelled (spec limits L48)."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if exchange.begun:
+            self._engine.reset(0)
+        else:
+            self._rejected(self._engine.reject(504, "the application took too long"))
+        exchange.lost()
+        if exchange.task is not None:
+            exchange.task.cancel()
+        self._settle()
+
+    def peer_too_slow(self, reason: str) -> None:
+        """End at once a connection whose peer does not take part any more (spec limits L17, L35)."""
+        self._server.cut(reason)
+        self._cut()
+
+    def half_closed_for_long(self) -> None:
+        """Take a client that shut its side for gone, as far as the application is concerned; its answer is still sent if there is one."""
+        self.tell_disconnect()
+
+    def _record(self, exchange: HttpExchange) -> None:
+        self._server.record(exchange, self._base)

@@ -1,0 +1,81 @@
+"""Application calls that go on after their client has left: given a while, then cancelled, then counted as stuck (spec limits L47).
+
+Most end by themselves: `receive()` tells them, or `send()` does. What is left is cancelled, with one line that says which path, after how many
+seconds, and what the call was waiting for. A call that ignores even that is reported once, with its stack, and left alone: a thread cannot
+be ended from outside.
+"""
+
+import io
+import logging
+import math
+import time
+
+from termserver.asgi.http import HttpExchange
+from termserver.config import Timeouts
+from termserver.net.deadlines import Deadlines
+
+logger = logging.getLogger("termserver")
+
+
+class Departures:
+    """The calls of one worker whose clients have left."""
+
+    def __init__(self, deadlines: Deadlines, timeouts: Timeouts) -> None:
+        """Watch nobody yet."""
+        self._deadlines = deadlines
+        self._timeouts = timeouts
+        self._watched: dict[HttpExchange, _Departure] = {}
+        self.stuck = 0  # calls that ignored their cancellation
+
+    def add(self, exchange: HttpExchange) -> None:
+        """Watch a call."""
+        departure = self._watched[exchange] = _Departure(self, exchange, self._timeouts, time.monotonic())
+        self._deadlines.add(departure)
+
+    def discard(self, exchange: HttpExchange) -> None:
+        """The call is over."""
+        departure = self._watched.pop(exchange, None)
+        if departure is not None:
+            self._deadlines.discard(departure)
+
+    def exchanges(self) -> list[HttpExchange]:
+        """Give the calls that still run."""
+        return list(self._watched)
+
+
+class _Departure:
+    """One call."""
+
+    __slots__ = ("_cancelled", "_exchange", "_owner", "_since", "_timeouts", "deadline")
+
+    def __init__(self, owner: Departures, exchange: HttpExchange, timeouts: Timeouts, now: float) -> None:
+        self._owner = owner
+        self._exchange = exchange
+        self._timeouts = timeouts
+        self._since = now
+        self._cancelled = False
+        self.deadline = now + (timeouts.application_close or math.inf)
+
+    def expired(self, now: float) -> None:
+        """Cancel the call; the second time, give it up."""
+        exchange, task = self._exchange, self._exchange.task
+        if task is None:
+            self._owner.discard(exchange)
+        elif not self._cancelled:
+            self._cancelled = True
+            self.deadline = now + (self._timeouts.application_cancel or math.inf)
+            logger.log(
+                logging.INFO if exchange.begun else logging.WARNING,
+                "%s %s: cancelled %.0f s after its client left; it was waiting for %s",
+                exchange.request.method, exchange.request.path.decode("ascii"), now - self._since, exchange.waiting_for,
+            )
+            task.cancel()
+        else:
+            self._owner.discard(exchange)
+            self._owner.stuck += 1
+            stack = io.StringIO()
+            task.print_stack(file=stack)
+            logger.warning(
+                "%s %s: still running %.0f s after its client left, cancelled in vain\n%s",
+                exchange.request.method, exchange.request.path.decode("ascii"), now - self._since, stack.getvalue(),
+            )

@@ -1,0 +1,222 @@
+"""LoopServerEndpoint: a Twisted `IStreamServerEndpoint` over the event loop's own transports, and Twisted's endpoint strings.
+
+Twisted's own TCP transport costs 25 µs a request under an asyncio reactor; the loop's own costs 5. So `listen(factory)` asks the loop for
+a server, and `LoopTransport`, a thin asyncio protocol, hands the loop's transport to the Twisted protocol as `ITransport`. Per read it adds
+nothing: in `connection_made` it takes the Twisted protocol's `dataReceived` for its own `data_received` and calls
+`transport.set_protocol(self)`, upon which uvloop looks the method up again. Writing is the loop transport's bound `write`.
+"""
+
+import asyncio
+import socket
+import struct
+from typing import Any, Final, cast
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IListeningPort, IProtocol, IProtocolFactory, IPushProducer, IStreamServerEndpoint, ITransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+_DONE: Final = Failure(ConnectionDone())
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
+
+
+def twisted_address(name: object) -> IAddress:
+    """Give Twisted's form of a socket name."""
+    if isinstance(name, tuple):
+        kind = IPv6Address if ":" in name[0] else IPv4Address
+        return cast("IAddress", kind("TCP", name[0], name[1]))
+    return cast("IAddress", UNIXAddress(name or None))
+
+
+@implementer(ITransport, IPushProducer)
+class LoopTransport(asyncio.Protocol):
+    """One connection: the loop's transport on one side, a Twisted protocol on the other."""
+
+    __slots__ = ("_half_closeable", "_loop_transport", "_producer", "_protocol", "data_received", "disconnecting", "factory", "write")
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        """`factory` is asked for the protocol when the connection is there."""
+        self.factory = factory
+        self.disconnecting = False
+        self._producer: IPushProducer | None = None
+
+    # what the loop says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask the factory for a protocol and step out of the way of its bytes."""
+        loop_transport = self._loop_transport = cast("asyncio.Transport", transport)
+        self.write = loop_transport.write
+        protocol: Any = self.factory.buildProtocol(transport.get_extra_info("peername"))
+        if protocol is None:
+            self._protocol = None
+            self.abortConnection()
+            return
+        self._protocol = protocol
+        self._half_closeable = IHalfCloseableProtocol.providedBy(protocol)
+        protocol.makeConnection(self)
+        self.data_received = protocol.dataReceived
+        loop_transport.set_protocol(self)
+
+    def eof_received(self) -> bool:
+        """Tell a protocol that knows half-closed connections; close for any other."""
+        if self._protocol is None or not self._half_closeable:
+            return False
+        self._protocol.readConnectionLost()
+        return not self._loop_transport.is_closing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass the end on."""
+        if self._protocol is not None:
+            self._protocol.connectionLost(_DONE if exc is None else Failure(ConnectionLost(str(exc))))
+            self._protocol = None
+        self._producer = None
+
+    def pause_writing(self) -> None:
+        """The peer does not keep up."""
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    # what the protocol says: Twisted's names
+
+    def writeSequence(self, data: Any) -> None:
+        """Write several pieces."""
+        self._loop_transport.writelines(data)
+
+    def loseConnection(self, _reason: object = None) -> None:
+        """Close once everything is written."""
+        self.disconnecting = True
+        self._loop_transport.close()
+
+    def abortConnection(self) -> None:
+        """End the connection at once, so that the peer sees it was cut (RST)."""
+        self.disconnecting = True
+        handle = self.getHandle()
+        if handle is not None:
+            set_no_linger(handle)
+        self._loop_transport.abort()
+
+    def loseWriteConnection(self) -> None:
+        """Shut our side once everything is written."""
+        if self._loop_transport.can_write_eof() and not self._loop_transport.is_closing():
+            self._loop_transport.write_eof()
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:  # noqa: FBT001 - Twisted's signature
+        """Have `producer` told when to stop writing and when to go on."""
+        if not streaming:
+            message = "only streaming (push) producers are served"
+            raise ValueError(message)
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        """Tell it no more."""
+        self._producer = None
+
+    def pauseProducing(self) -> None:
+        """Stop reading."""
+        if not self._loop_transport.is_closing():
+            self._loop_transport.pause_reading()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        if not self._loop_transport.is_closing():
+            self._loop_transport.resume_reading()
+
+    def stopProducing(self) -> None:
+        """Close."""
+        self.loseConnection()
+
+    def getPeer(self) -> IAddress:
+        """Give the client's address."""
+        return twisted_address(self._loop_transport.get_extra_info("peername"))
+
+    def getHost(self) -> IAddress:
+        """Give our side's address."""
+        return twisted_address(self._loop_transport.get_extra_info("sockname"))
+
+    def getHandle(self) -> socket.socket | None:
+        """Give the socket, or what stands for it."""
+        return cast("socket.socket | None", self._loop_transport.get_extra_info("socket"))
+
+    # beyond ITransport: what the loop's transports can do and Twisted's cannot
+
+    def unsent(self) -> int:
+        """Bytes that were written and wait in this process."""
+        return self._loop_transport.get_write_buffer_size()
+
+    def set_buffer_limits(self, high: int, low: int) -> None:
+        """Say at how many unsent bytes the producer is paused and resumed."""
+        self._loop_transport.set_write_buffer_limits(high=high, low=low)
+
+
+def set_no_linger(handle: socket.socket) -> None:
+    """Make the next close of the socket a reset."""
+    if handle.family != socket.AF_UNIX:
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+
+
+@implementer(IListeningPort)
+class LoopPort:
+    """A listening socket. Pausing leaves connections to wait in the socket's own queue."""
+
+    def __init__(self, listener: socket.socket, factory: IProtocolFactory, backlog: int) -> None:
+        """The listener is ours to close."""
+        self._listener = listener
+        self._factory = factory
+        self._backlog = backlog
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Accept connections."""
+        if self._server is not None:
+            return
+        loop = asyncio.get_running_loop()
+        listener = self._listener.dup()  # the loop closes what it is given; ours stays, and with it the queue
+        make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
+        self._server = await make(lambda: LoopTransport(self._factory), sock=listener, backlog=self._backlog)
+
+    def pause(self) -> None:
+        """Accept no more for now."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def startListening(self) -> None:
+        """Begin: Twisted's name for it."""
+        asyncio.get_running_loop().create_task(self.open())
+
+    def stopListening(self) -> Deferred[None]:
+        """Close the port."""
+        self.pause()
+        self._listener.close()
+        return succeed(None)
+
+    def getHost(self) -> IAddress:
+        """Give the address that is listened at."""
+        return twisted_address(self._listener.getsockname())
+
+
+@implementer(IStreamServerEndpoint)
+class LoopServerEndpoint:
+    """Listens with a bound socket on the running event loop."""
+
+    def __init__(self, listener: socket.socket, *, backlog: int = 2_048) -> None:
+        """`listener`: a bound stream socket, TCP or Unix."""
+        self._listener = listener
+        self._backlog = backlog
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[LoopPort]:
+        """Accept connections for the factory's protocols."""
+        return Deferred.fromFuture(asyncio.ensure_future(self.open(factory)))
+
+    async def open(self, factory: IProtocolFactory) -> LoopPort:
+        """Do the same for who awaits."""
+        port = LoopPort(self._listener, factory, self._backlog)
+        await port.open()
+        return port

@@ -1,0 +1,203 @@
+"""How long one connection may take for what: the time-outs of a connection, as one deadline in the wheel (spec limits L12 to L17, L35, L48).
+
+A connection is in one phase at a time, and beside it its writing may be blocked. Each has a time when it wants to be looked at; the
+earlier one is the deadline. When it is due, `expired` finds out what is really wrong, if anything, and says so to the connection.
+"""
+
+import math
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from termserver.config import Timeouts
+
+_LOOK: Final = 1.0  # seconds between two looks at a rate
+
+
+class Phase(Enum):
+    """What the connection waits for."""
+
+    REQUEST = auto()
+    HEAD = auto()
+    BODY = auto()
+    APPLICATION = auto()
+    DISCARD = auto()  # bytes nobody wants: the rest of a body, or what comes after the last answer
+    CLOSING = auto()  # our close to be taken note of
+
+
+REQUEST, HEAD, BODY, APPLICATION, DISCARD, CLOSING = Phase
+
+
+class Paced(Protocol):
+    """What a pace tells its connection."""
+
+    def progress(self) -> int:
+        """Bytes that have left for the peer so far."""
+
+    def idle_for_too_long(self) -> None:
+        """No request came."""
+
+    def request_too_slow(self, reason: str) -> None:
+        """The head or the body does not come along: 408."""
+
+    def application_too_slow(self) -> None:
+        """The response does not come along: 504, or a cut."""
+
+    def peer_too_slow(self, reason: str) -> None:
+        """The peer does not take what it is sent, or does not go away: end it at once."""
+
+    def half_closed_for_long(self) -> None:
+        """The peer shut its side a while ago and nothing shows that it still reads."""
+
+
+class Pace:
+    """The deadlines of one connection."""
+
+    __slots__ = ("_body_active", "_body_bytes", "_body_since", "_connection", "_half_closed_at", "_half_closed_progress", "_look_at", "_phase_due",
+                 "_reading", "_since", "_stall_bytes", "_stall_since", "_timeouts", "_window_bytes", "_window_since", "deadline", "phase")
+
+    def __init__(self, connection: Paced, timeouts: Timeouts, now: float, *, first: float) -> None:
+        """`first`: seconds a new connection has for its first byte. It said nothing, so it is told nothing (spec limits L12)."""
+        self._connection = connection
+        self._timeouts = timeouts
+        self.phase = REQUEST
+        self._phase_due = self.deadline = now + (first or math.inf)
+        self._look_at = math.inf  # at writing
+        self._body_bytes = 0
+        self._body_active = 0.0  # seconds in which body bytes could have come
+        self._body_since = math.inf  # start of the current stretch of them
+        self._reading = True
+        self._since = now
+        self._stall_since = self._window_since = math.inf
+        self._stall_bytes = self._window_bytes = 0
+        self._half_closed_at = math.inf
+        self._half_closed_progress = 0
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """Enter a phase; staying in it changes nothing."""
+        if phase is self.phase and phase is not REQUEST:
+            return
+        self.phase = phase
+        timeouts = self._timeouts
+        if phase is REQUEST:
+            due = now + (timeouts.keep_alive or math.inf)
+        elif phase is APPLICATION:
+            due = now + (timeouts.application or math.inf)
+        elif phase is HEAD:
+            due = now + (timeouts.header_read or math.inf)
+        elif phase is BODY:
+            self._body_bytes, self._body_active, self._body_since = 0, 0.0, now
+            due = now + _LOOK
+        else:
+            self._body_since = now
+            self._since = now
+            due = now + min(timeouts.linger_idle or math.inf, timeouts.linger_total or math.inf)
+        self._phase_due = due
+        self.deadline = due if due < self._look_at else self._look_at
+
+    def received(self, size: int, now: float) -> None:
+        """Count body bytes, or bytes that are discarded."""
+        self._body_bytes += size
+        if self.phase is BODY:
+            self._body_active += now - self._body_since
+        self._body_since = now
+
+    def reading(self, on: bool, now: float) -> None:  # noqa: FBT001 - a switch
+        """Stop or start the clocks of the body: what we do not read is not the peer's fault."""
+        if self.phase is BODY and not on:
+            self._body_active += now - self._body_since
+        self._reading = on
+        self._body_since = now
+
+    def write_blocked(self, now: float) -> None:
+        """The peer does not keep up: watch what it takes."""
+        self._stall_since = self._window_since = now
+        self._stall_bytes = self._window_bytes = self._connection.progress()
+        self._set_look(now)
+
+    def write_free(self) -> None:
+        """It keeps up again."""
+        self._stall_since = self._window_since = math.inf
+        self._set_look(math.inf)
+
+    def half_closed(self, now: float) -> None:
+        """The peer shut its side while its response is still to come."""
+        self._half_closed_at = now
+        self._half_closed_progress = self._connection.progress()
+        self._set_look(now)
+
+    def _set_look(self, now: float) -> None:
+        watched = self._stall_since < math.inf or self._half_closed_at < math.inf
+        step = min(_LOOK, self._timeouts.half_close) if self._half_closed_at < math.inf else _LOOK
+        self._look_at = now + step if watched else math.inf
+        self.deadline = min(self._phase_due, self._look_at)
+
+    # ------------------------------------------------------------------ when it is due
+
+    def expired(self, now: float) -> None:
+        """Find out what is wrong, and say so."""
+        if self._look_at <= now:
+            self._look(now)
+        if self._phase_due <= now:
+            self._phase_due = math.inf
+            self._judge_phase(now)
+        self.deadline = min(self._phase_due, self._look_at)
+
+    def _judge_phase(self, now: float) -> None:
+        connection, phase = self._connection, self.phase
+        if phase is REQUEST:
+            connection.idle_for_too_long()
+        elif phase is HEAD:
+            connection.request_too_slow("the request head took too long")
+        elif phase is BODY:
+            self._judge_body(now)
+        elif phase is APPLICATION:
+            connection.application_too_slow()
+        else:
+            self._judge_farewell(now)
+
+    def _judge_body(self, now: float) -> None:
+        timeouts = self._timeouts
+        self._phase_due = now + _LOOK
+        if not self._reading:
+            return
+        quiet = now - self._body_since
+        active = self._body_active + quiet
+        if timeouts.body_idle and quiet >= timeouts.body_idle:
+            self._connection.request_too_slow("no body byte came for too long")
+        elif timeouts.body_rate and active > timeouts.body_rate_grace and self._body_bytes < timeouts.body_rate * active:
+            self._connection.request_too_slow("the body comes too slowly")
+        elif timeouts.body_idle:
+            self._phase_due = min(self._phase_due, self._body_since + timeouts.body_idle)
+
+    def _judge_farewell(self, now: float) -> None:
+        timeouts = self._timeouts
+        end = self._since + (timeouts.linger_total or math.inf)
+        idle_end = self._body_since + (timeouts.linger_idle or math.inf)
+        if self.phase is CLOSING:  # nothing more is read: only the total counts
+            idle_end = end
+        if now >= end or now >= idle_end:
+            self._connection.peer_too_slow("the peer did not go away")
+        else:
+            self._phase_due = min(end, idle_end)
+
+    def _look(self, now: float) -> None:
+        timeouts, progress = self._timeouts, self._connection.progress()
+        if progress > self._stall_bytes:
+            self._stall_bytes, self._stall_since = progress, now
+        if timeouts.write_stall and now - self._stall_since >= timeouts.write_stall:
+            self._connection.peer_too_slow("the peer stopped reading")
+        elif timeouts.write_rate and timeouts.write_stall and now - self._window_since >= timeouts.write_stall:
+            if progress - self._window_bytes < timeouts.write_rate * (now - self._window_since):
+                self._connection.peer_too_slow("the peer reads too slowly")
+            self._window_since, self._window_bytes = now, progress
+        if now - self._half_closed_at >= timeouts.half_close:
+            self._judge_half_close(now, progress)
+        self._set_look(now)
+
+    def _judge_half_close(self, now: float, progress: int) -> None:
+        """A peer that is gone answers our bytes with RST: whoever took some since its FIN is still reading."""
+        if progress > self._half_closed_progress:
+            self._half_closed_at, self._half_closed_progress = now, progress
+        else:
+            self._half_closed_at = math.inf
+            self._connection.half_closed_for_long()

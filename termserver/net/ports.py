@@ -1,0 +1,115 @@
+"""The ports of a server: every configured address opened, paused, closed. Loop transports wherever the socket is ours, Twisted's elsewhere."""
+
+import asyncio
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ISSLTransport
+from twisted.internet.address import UNIXAddress
+from twisted.internet.endpoints import serverFromString
+
+from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
+from termserver.errors import ListenError
+from termserver.net.endpoints import LoopPort, LoopServerEndpoint
+from termserver.sockets import adopt, bind_tcp, bind_unix, describe, remove_unix
+
+logger = logging.getLogger("termserver")
+
+
+class Ports:
+    """All listening sockets of one server. They are bound when this is made, and accept once it is opened."""
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        """Bind. `reactor` serves the Twisted endpoint strings. Raises `ListenError`."""
+        self._backlog = config.limits.backlog
+        self._reactor = reactor
+        self._strings = [bind.description for bind in config.bind if isinstance(bind, Endpoint)]
+        self._files: list[tuple[str, int]] = []
+        self._listeners: list[socket.socket] = []
+        self._loop_ports: list[LoopPort] = []
+        self._twisted_ports: list[IListeningPort] = []
+        self.paused = False
+        try:
+            for bind in config.bind:
+                self._listeners += self._bind(bind)
+        except ListenError:
+            for listener in self._listeners:
+                listener.close()
+            raise
+
+    def _bind(self, bind: Bind) -> list[socket.socket]:
+        match bind:
+            case Tcp(host, port):
+                return bind_tcp(host, port, self._backlog)
+            case Unix(path):
+                listener = bind_unix(path, self._backlog)
+                self._files.append((path, Path(path).stat().st_ino))
+                return [listener]
+            case Descriptor(number):
+                return [adopt(number, self._backlog)]
+            case Endpoint():
+                return []
+
+    async def open(self, factory: IProtocolFactory) -> None:
+        """Accept connections for the factory. Raises `ListenError`."""
+        for listener in self._listeners:
+            self._loop_ports.append(await LoopServerEndpoint(listener, backlog=self._backlog).open(factory))
+            logger.info("Listening on %s", describe(listener))
+        for description in self._strings:
+            logger.info("Configuring endpoint %s", description)
+            try:
+                port = await serverFromString(self._reactor, description).listen(factory).asFuture(asyncio.get_running_loop())
+            except Exception as error:
+                message = f"cannot listen on {description!r}: {error}"
+                raise ListenError(message) from error
+            self._twisted_ports.append(port)
+            logger.info("Listening on %s", port.getHost())
+
+    @property
+    def addresses(self) -> list[object]:
+        """Give the socket names that are listened at."""
+        return [listener.getsockname() for listener in self._listeners]
+
+    def pause(self) -> None:
+        """Accept no more for now: connections wait in the sockets' queues."""
+        if not self.paused:
+            self.paused = True
+            for port in self._loop_ports:
+                port.pause()
+            for port in self._twisted_ports:
+                port.stopReading()
+
+    def resume(self) -> None:
+        """Accept again."""
+        if self.paused:
+            self.paused = False
+            for port in self._loop_ports:
+                port.startListening()
+            for port in self._twisted_ports:
+                port.startReading()
+
+    async def close(self) -> None:
+        """Close every port."""
+        for port in self._loop_ports:
+            port.stopListening()
+        for port in self._twisted_ports:
+            stopped = port.stopListening()
+            if stopped is not None:
+                await stopped.asFuture(asyncio.get_running_loop())
+        for path, inode in self._files:
+            remove_unix(path, inode)
+        for listener in self._listeners:
+            listener.close()
+
+
+def connection_facts(transport: Any) -> tuple[str, tuple[str, int] | None, tuple[str, int | None] | None]:
+    """Give scheme, client and server of a connection, as ASGI wants them."""
+    scheme = "https" if ISSLTransport.providedBy(transport) else "http"
+    peer, host = transport.getPeer(), transport.getHost()
+    client = None if isinstance(peer, UNIXAddress) or not hasattr(peer, "port") else (peer.host, peer.port)
+    if isinstance(host, UNIXAddress):
+        return scheme, client, (os.fsdecode(host.name), None) if host.name else None
+    return scheme, client, (host.host, host.port)

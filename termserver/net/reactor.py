@@ -1,0 +1,36 @@
+"""Twisted's asyncio reactor on the fastest loop there is: uvloop, or asyncio's own where uvloop is not to be had.
+
+Traps: uvloop owns SIGCHLD, so never `reactor.spawnProcess` in a worker; the reactor's clock is wall time, so no time-out may use `callLater`.
+"""
+
+import asyncio
+import sys
+from typing import Any
+
+from termserver.errors import ConfigError
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Make a loop."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def install(loop: asyncio.AbstractEventLoop) -> Any:
+    """Make Twisted's reactor run on `loop`; give the reactor. Raises `ConfigError` where another kind is installed already."""
+    asyncio.set_event_loop(loop)
+    installed = sys.modules.get("twisted.internet.reactor")
+    if installed is None:
+        from twisted.internet import asyncioreactor  # noqa: PLC0415 - importing a reactor installs it
+
+        asyncioreactor.install(loop)
+    from twisted.internet import reactor  # noqa: PLC0415
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor  # noqa: PLC0415
+
+    if not isinstance(reactor, AsyncioSelectorReactor):
+        message = f"Twisted's reactor is {type(reactor).__name__} already; import termserver before what installs it"
+        raise ConfigError(message)
+    return reactor

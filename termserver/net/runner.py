@@ -1,0 +1,130 @@
+"""Running a server: in a process of its own (`run`), or inside an asyncio program (`serve`)."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, Final
+
+from termserver.asgi.app import Application, as_application, load_application
+from termserver.config import Config, Endpoint
+from termserver.net import reactor as reactors
+from termserver.net.ports import Ports
+from termserver.net.server import Server
+from termserver.observe.access import AccessLog
+from termserver.observe.log import configure
+from termserver.observe.sink import LineSink
+
+logger = logging.getLogger("termserver")
+_STDOUT: Final = 1
+_LAST_LINES: Final = 1.0  # seconds that the access log has to write its last lines
+
+
+class Running:
+    """One server with what belongs to it: its ports, its access log, the wish to stop."""
+
+    def __init__(self, config: Config, app: Application, reactor: Any) -> None:
+        """Bind the ports. `reactor` serves Twisted endpoint strings. Raises `ListenError`, `ConfigError`."""
+        self._stop_asked = asyncio.Event()
+        target = config.logging.access_log
+        self._sink = None if target is None else LineSink(_STDOUT if target == "-" else target)
+        access_log = None if self._sink is None else AccessLog(config.logging.access_format, self._sink)
+        self._server = Server(config, app, access_log=access_log)
+        self._ports = Ports(config, reactor)
+
+    async def main(self, ready: Callable[[list[Any]], object] | None = None) -> None:
+        """Serve until asked to stop, or cancelled; then stop gracefully. Raises `TermserverError` where it cannot start."""
+        asked = asyncio.ensure_future(self._stop_asked.wait())
+        starting = asyncio.ensure_future(self._server.start(self._ports))
+        try:
+            await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                if ready is not None:
+                    ready(self._ports.addresses)
+                await asked
+        finally:
+            starting.cancel()
+            asked.cancel()
+            await asyncio.wait({starting, asked})
+            await self._server.stop()
+            if self._sink is not None:
+                await asyncio.get_running_loop().run_in_executor(None, self._sink.close, _LAST_LINES)
+
+    def ask_to_stop(self) -> None:
+        """Begin the graceful stop."""
+        self._stop_asked.set()
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether it was asked to."""
+        return self._stop_asked.is_set()
+
+
+def load(config: Config) -> Application:
+    """Give the application. Raises `ApplicationLoadError`."""
+    if isinstance(config.application, str):
+        return load_application(config.application, factory=config.factory, app_dir=config.app_dir)
+    return as_application(config.application, repr(config.application), factory=config.factory)
+
+
+def run(config: Config) -> int:
+    """Serve in this process until SIGTERM or SIGINT; give the exit code. Raises `TermserverError` where it cannot start."""
+    log = configure(config.logging, debug=config.debug)
+    try:
+        loop = reactors.new_event_loop()
+        loop.set_debug(config.debug)
+        reactor = reactors.install(loop)
+        running = Running(config, load(config), reactor)
+        for warning in config.warnings():
+            logger.warning("%s", warning)
+        logger.info("Starting server at %s", ", ".join(map(str, config.bind)))
+        failures: list[BaseException] = []
+        reactor.callWhenRunning(_begin, running, loop, reactor, failures)
+        reactor.run(installSignalHandlers=False)
+        if failures:
+            raise failures[0]
+    finally:
+        if log is not None:
+            log.close()
+    return 0
+
+
+def _begin(running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, failures: list[BaseException]) -> None:
+    """Run the server's main coroutine on the reactor's loop, and stop the reactor after it."""
+    task = loop.create_task(running.main())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, number, running)
+
+    def done(ended: "asyncio.Task[None]") -> None:
+        error = None if ended.cancelled() else ended.exception()
+        if error is not None:
+            failures.append(error)
+        reactor.stop()
+
+    task.add_done_callback(done)
+
+
+def _on_signal(number: int, running: Running) -> None:
+    """Stop gracefully at the first signal, at once at the second."""
+    name = signal.Signals(number).name
+    if running.stop_asked:
+        logger.warning("A second signal (%s): ending at once", name)
+        logging.shutdown()
+        os._exit(128 + number)
+    logger.info("%s: finishing what runs; a second signal ends at once", name)
+    running.ask_to_stop()
+
+
+async def serve(config: Config, ready: Callable[[list[Any]], object] | None = None) -> None:
+    """Serve inside a running asyncio program until cancelled, then stop gracefully. It takes no signals and sets up no log.
+
+    `ready` is called with the addresses listened at. Raises `TermserverError` where it cannot start.
+    """
+    reactor = None
+    if any(isinstance(bind, Endpoint) for bind in config.bind):
+        reactor = reactors.install(asyncio.get_running_loop())
+        if not reactor.running:
+            reactor.startRunning(installSignalHandlers=False)
+    await Running(config, load(config), reactor).main(ready)

@@ -1,0 +1,285 @@
+"""Server: the life of one worker. STARTING -> SERVING -> DRAINING -> STOPPED.
+
+Starting: the application's lifespan, then the ports, so nothing is accepted before the application is ready. Draining: the ports close, idle
+connections end, busy ones answer `Connection: close`; the last connection resolves one future. What is left when the grace period ends is
+told, cancelled, cut. Then lifespan's shutdown, bounded. A worker's shared parts (parser, deadlines, limits, access log) live here.
+"""
+
+import asyncio
+import contextvars
+import logging
+import resource
+import time
+from enum import Enum, auto
+from typing import Any
+
+from zope.interface import implementer
+from twisted.internet.interfaces import IAddress, IProtocolFactory
+
+from termserver.asgi.app import Application
+from termserver.asgi.http import HttpExchange
+from termserver.asgi.lifespan import Lifespan
+from termserver.asgi.proxy import TrustedProxies
+from termserver.asgi.scope import Scope, base_scope
+from termserver.config import Config
+from termserver.errors import StartupFailed
+from termserver.net.connection import Connection
+from termserver.net.deadlines import Deadlines, Timed
+from termserver.net.departures import Departures
+from termserver.net.ports import Ports, connection_facts
+from termserver.observe.access import AccessLog
+from termserver.observe.log import RateLimited
+from termserver.wire.events import Rejected
+from termserver.wire.fieldblock import Underscores
+from termserver.wire.head import HeadParser
+from termserver.wire.http1 import DefaultFields, Http1
+
+logger = logging.getLogger("termserver")
+_SHED_AT = 0.9  # of the connections a worker takes
+
+
+class State(Enum):
+    """Where a worker is in its life."""
+
+    STARTING = auto()
+    SERVING = auto()
+    DRAINING = auto()
+    STOPPED = auto()
+
+
+STARTING, SERVING, DRAINING, STOPPED = State
+
+
+@implementer(IProtocolFactory)
+class Server:
+    """One worker's server; the factory of its connections."""
+
+    noisy = False  # Twisted's: no log line per port
+
+    def __init__(self, config: Config, app: Application, *, access_log: AccessLog | None = None) -> None:
+        """Put the shared parts together; nothing is opened yet."""
+        self.config = config
+        self.app = app
+        self.state_name = STARTING
+        self.connections: set[Connection] = set()
+        self.running = 0  # application calls
+        self._access_log = access_log
+        self.times_requests = access_log is not None or config.timeouts.connection_age > 0
+        self._capacity = config.limits.connections if config.limits.connections is not None else default_capacity()
+        self._heads = HeadParser(config.limits, underscores=Underscores(config.underscore_headers),
+                                 allowed_hosts=frozenset(host.lower().encode() for host in config.allowed_hosts))
+        self._defaults = DefaultFields(config.server_name.encode())
+        self.deadlines = Deadlines(interval=_shortest_timeout(config) / 4)
+        self.departures = Departures(self.deadlines, config.timeouts)
+        self._lingering: set[HttpExchange] = set()  # calls that go on after their response
+        self._rejections = RateLimited(logger)
+        self.proxies = TrustedProxies(config.proxy.trusted, config.proxy.address_header, config.proxy.port_header) if config.proxy.headers else None
+        self.lifespan = Lifespan(app, required=config.lifespan == "on")
+        self.state: dict[str, Any] = self.lifespan.state
+        self.stopping = asyncio.Event()
+        self.extensions: dict[str, dict[str, object]] = {
+            "http.response.trailers": {}, "http.response.early_hint": {}, "http.response.pathsend": {}, "http.response.zerocopysend": {},
+            "termserver.shutdown": {"event": self.stopping},
+        }
+        self._empty: asyncio.Future[None] | None = None
+        self._ports: Ports | None = None
+        self.loop: asyncio.AbstractEventLoop
+        self.context: contextvars.Context
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self, ports: Ports) -> None:
+        """Start the application, then accept connections. Raises `StartupFailed`, `ListenError`."""
+        self.loop = asyncio.get_running_loop()
+        self.context = contextvars.copy_context()
+        self._ports = ports
+        if self.config.date_header:
+            self.deadlines.every_second(self._defaults.set_date)
+        self.deadlines.every_tick(self._tick)
+        self.deadlines.start(self.loop)
+        if self.config.lifespan != "off":
+            await self._start_application()
+        await ports.open(self)
+        self.state_name = SERVING
+
+    async def _start_application(self) -> None:
+        limit = self.config.timeouts.startup
+        try:
+            async with asyncio.timeout(limit or None):
+                await self.lifespan.startup()
+        except TimeoutError:
+            self.lifespan.cancel()
+            message = f"the application did not start within {limit:g} s"
+            raise StartupFailed(message) from None
+
+    async def stop(self) -> None:
+        """Finish what runs within the grace period, end the rest, then shut the application down."""
+        if self.state_name is DRAINING or self.state_name is STOPPED:
+            return
+        self.state_name = DRAINING
+        self.stopping.set()
+        end = time.monotonic() + self.config.timeouts.graceful
+        if self._ports is not None:
+            await self._ports.close()
+        await self._drain(end)
+        await self._stop_application(max(end - time.monotonic(), self.config.timeouts.application_cancel))
+        self.deadlines.stop()
+        if self._access_log is not None:
+            self._access_log.flush()
+        self.state_name = STOPPED
+
+    async def _drain(self, end: float) -> None:
+        for connection in tuple(self.connections):
+            connection.drain()
+        allowance = min(self.config.timeouts.application_cancel, self.config.timeouts.graceful / 3)
+        if await self._emptied(end - allowance - time.monotonic()):
+            return
+        for connection in tuple(self.connections):
+            connection.tell_disconnect()
+        if await self._emptied(end - time.monotonic()):
+            return
+        logger.warning("%d connections and %d application calls are left at the end of the grace period: ended", len(self.connections), self.running)
+        self._cancel_calls()
+        await self._emptied(self.config.timeouts.application_cancel)
+        for exchange in self._calls():
+            logger.error("%s %s: still running after it was cancelled: abandoned", exchange.request.method, exchange.request.path.decode("ascii"))
+
+    def _calls(self) -> set[HttpExchange]:
+        """Give the application calls that still run."""
+        current = {exchange for connection in self.connections if (exchange := connection.exchange) is not None and exchange.running}
+        return current | self._lingering | set(self.departures.exchanges())
+
+    def _cancel_calls(self) -> None:
+        calls = self._calls()
+        for connection in tuple(self.connections):
+            connection.abort()
+        for exchange in calls:
+            if exchange.task is not None:
+                exchange.task.cancel()
+
+    async def _emptied(self, seconds: float) -> bool:
+        """Wait until there is neither a connection nor an application call left; False if it takes longer."""
+        if not self.connections and not self.running:
+            return True
+        if seconds <= 0:
+            return False
+        self._empty = self.loop.create_future()
+        done, _ = await asyncio.wait([self._empty], timeout=seconds)
+        return bool(done)
+
+    def _note_end(self) -> None:
+        """One thing less is running: the last one resolves the future that `stop` waits for."""
+        if self._empty is not None and not self.connections and not self.running and not self._empty.done():
+            self._empty.set_result(None)
+
+    async def _stop_application(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.lifespan.shutdown()
+        except TimeoutError:
+            logger.error("The application did not shut down within %.0f s", seconds)  # noqa: TRY400 - there is no traceback to show
+            self.lifespan.cancel()
+
+    # ------------------------------------------------------------------ Twisted's factory
+
+    def doStart(self) -> None:
+        """Twisted calls it when a port opens."""
+
+    def doStop(self) -> None:
+        """Twisted calls it when a port closes."""
+
+    def buildProtocol(self, addr: IAddress) -> Connection | None:  # noqa: ARG002 - Twisted's signature
+        """Make the protocol of a new connection; none while draining."""
+        if self.state_name is DRAINING or self.state_name is STOPPED:
+            return None
+        return Connection(self, Http1(self._heads, self.config.limits, self._defaults))
+
+    # ------------------------------------------------------------------ what connections say
+
+    def opened(self, connection: Connection, pace: Timed) -> None:
+        """A connection is there."""
+        self.connections.add(connection)
+        self.deadlines.add(pace)
+        if self._capacity and len(self.connections) >= self._capacity and self._ports is not None:
+            self._ports.pause()
+
+    def closed(self, connection: Connection, pace: Timed) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self.deadlines.discard(pace)
+        if self._ports is not None and self._ports.paused and len(self.connections) < self._capacity and self.state_name is SERVING:
+            self._ports.resume()
+        self._note_end()
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether as many application calls run as may."""
+        limit = self.config.limits.concurrency
+        return bool(limit) and self.running >= limit
+
+    def base_scope(self, transport: Any) -> Scope:
+        """Give what all requests of a connection have in common."""
+        scheme, client, server = connection_facts(transport)
+        return base_scope(scheme=scheme, client=client, server=server, root_path=self.config.root_path)
+
+    def left_working(self, exchange: HttpExchange) -> None:
+        """A call goes on after its response while its connection turns to the next request."""
+        self._lingering.add(exchange)
+
+    def left_behind(self, exchange: HttpExchange) -> None:
+        """A call goes on although its client has left."""
+        self.departures.add(exchange)
+
+    def returned(self, exchange: HttpExchange) -> None:
+        """A call is over."""
+        self.running -= 1
+        self._lingering.discard(exchange)
+        self.departures.discard(exchange)
+        if self._empty is not None:
+            self._note_end()
+
+    def rejected(self, rejected: Rejected) -> None:
+        """A request was answered by the server itself."""
+        self._rejections.log(logging.INFO, rejected.reason, "Answered %d: %s", rejected.status, rejected.reason)
+
+    def cut(self, reason: str) -> None:
+        """A connection was ended because its peer did not take part."""
+        self._rejections.log(logging.INFO, reason, "Cut a connection: %s", reason)
+
+    def record(self, exchange: HttpExchange, scope: Scope | None) -> None:
+        """Write the access log's line."""
+        if self._access_log is not None:
+            client = scope["client"] if scope is not None else None
+            self._access_log.record(exchange.request, client, exchange.status or 499, exchange.sent, time.monotonic() - exchange.started)
+
+    # ------------------------------------------------------------------ now and then
+
+    def _tick(self, _now: float) -> None:
+        if self._access_log is not None:
+            self._access_log.flush()
+        if self._capacity and len(self.connections) > self._capacity * _SHED_AT:
+            self._shed(len(self.connections) - int(self._capacity * _SHED_AT))
+
+    def _shed(self, count: int) -> None:
+        """Close idle connections, those first that have waited longest (spec limits L42)."""
+        idle = [(since, id(connection), connection) for connection in self.connections if (since := connection.idle_since) is not None]
+        idle.sort()
+        for _, _, connection in idle[:count]:
+            connection.idle_for_too_long()
+        if idle:
+            self.cut(f"more than {int(self._capacity * _SHED_AT)} connections")
+
+
+def default_capacity() -> int:
+    """Connections a worker takes: what the open-file limit leaves (spec limits L42)."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return 10_000
+    return max(1, min(10_000, files - max(32, files // 8)))
+
+
+def _shortest_timeout(config: Config) -> float:
+    timeouts = config.timeouts
+    times = (timeouts.header_read, timeouts.body_idle, timeouts.keep_alive, timeouts.linger_idle, timeouts.linger_total, timeouts.write_stall,
+             timeouts.application_close, timeouts.application_cancel, timeouts.application, timeouts.half_close)
+    return min((seconds for seconds in times if seconds), default=1.0)

@@ -1,0 +1,104 @@
+"""Listening sockets: bound from `config.Bind`, adopted from a descriptor, cleaned up. No Twisted, no event loop."""
+
+import contextlib
+import os
+import socket
+import stat
+from pathlib import Path
+
+from termserver.errors import ListenError
+
+
+def bind_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
+    """Bind every address that `host` stands for; port 0 takes one free port for all. Raises `ListenError`."""
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in _addresses(host, port):
+            if port == 0 and listeners:
+                address = (address[0], listeners[0].getsockname()[1], *address[2:])  # noqa: PLW2901
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen(backlog)
+            listener.setblocking(False)
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        message = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        raise ListenError(message) from error
+    return listeners
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, kind, protocol, "", address) for family, kind, protocol, _, address in found))  # type: ignore[arg-type]
+
+
+def bind_unix(path: str, backlog: int) -> socket.socket:
+    """Bind a Unix socket, mode 0666 as daphne's; one that a dead server left is replaced. Raises `ListenError`."""
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        Path(path).chmod(0o666)
+        listener.listen(backlog)
+    except OSError as error:
+        listener.close()
+        message = f"cannot listen on unix:{path}: {error.strerror or error}"
+        raise ListenError(message) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            message = f"cannot listen on unix:{path}: the file exists and is no socket"
+            raise ListenError(message)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+        except OSError as error:
+            message = f"cannot listen on unix:{path}: {error.strerror or error}"
+            raise ListenError(message) from error
+        else:
+            message = f"cannot listen on unix:{path}: another server listens there"
+            raise ListenError(message)
+
+
+def adopt(descriptor: int, backlog: int) -> socket.socket:
+    """Take over an inherited stream socket, whatever its family. Raises `ListenError`."""
+    try:
+        listener = socket.socket(fileno=os.dup(descriptor))
+        if listener.type != socket.SOCK_STREAM:
+            message = f"cannot listen on descriptor {descriptor}: it is no stream socket"
+            raise ListenError(message)
+        listener.listen(backlog)
+    except OSError as error:
+        message = f"cannot listen on descriptor {descriptor}: {error.strerror or error}"
+        raise ListenError(message) from error
+    listener.setblocking(False)
+    return listener
+
+
+def describe(listener: socket.socket) -> str:
+    """Give the words of daphne's log line, which people grep for."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"UNIX socket {name}"
+    host = f"[{name[0]}]" if listener.family == socket.AF_INET6 else name[0]
+    return f"TCP address {host}:{name[1]}"
+
+
+def remove_unix(path: str, inode: int) -> None:
+    """Remove the file of a Unix socket that was ours; one that another server has put in its place stays."""
+    with contextlib.suppress(OSError):
+        if Path(path).stat().st_ino == inode:
+            Path(path).unlink()
