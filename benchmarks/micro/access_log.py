@@ -97,5 +97,5 @@ CASES = {
 CLAIMS = (
     ("gunicorn's atoms", "a dict of atoms", 0.2),
     ("common, through a sink", "common", 1.6),
-    ("combined", "a dict of atoms", 0.4),
+    ("combined", "a dict of atoms", 0.6),
 )
