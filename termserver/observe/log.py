@@ -14,17 +14,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from termserver.config import Logging
+from termserver.config import LOG_LEVELS, Logging
 from termserver.errors import ConfigError
 from termserver.observe.sink import LineSink
 
-LEVELS = {
-    "critical": logging.CRITICAL,
-    "error": logging.ERROR,
-    "warning": logging.WARNING,
-    "info": logging.INFO,
-    "debug": logging.DEBUG,
-}
 _KEYS = 1_024
 
 
@@ -85,11 +78,10 @@ def configure(config: Logging, *, debug: bool = False, target: int = 2) -> LogSe
 
 
 def _level(name: str) -> int:
-    try:
-        return LEVELS[name.lower()]
-    except KeyError:
-        message = f"log level: expected one of {', '.join(LEVELS)}, found {name!r}"
-        raise ConfigError(message) from None
+    if name.lower() not in LOG_LEVELS:
+        message = f"log level: expected one of {', '.join(LOG_LEVELS)}, found {name!r}"
+        raise ConfigError(message)
+    return logging.getLevelNamesMapping()[name.upper()]
 
 
 def _formatter(template: str) -> logging.Formatter:

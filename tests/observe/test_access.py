@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from termserver.config import Logging
+from termserver.config import ACCESS_FORMATS, Logging
 from termserver.errors import ConfigError
 from termserver.observe import access
 from termserver.observe.access import AccessLog, Client
@@ -20,7 +20,6 @@ from termserver.observe.sink import LineSink
 
 NOON = 1_795_382_000.0  # 2026-11-22 21:13:20 UTC
 CLIENT = ("127.0.0.1", 54321)
-PRESETS = ("common", "combined", "json", "daphne")
 EVERY_ATOM = " ".join(f"%({atom})s" for atom in access._ATOMS) + " %({X-Forwarded-For}i)s"
 
 
@@ -102,6 +101,11 @@ BROWSER = [(b"referer", b"https://example.com/"), (b"user-agent", b"Mozilla/5.0 
 )
 def test_formats(form: str, line: str) -> None:
     assert logged(form, Request(headers=BROWSER)) == line
+
+
+@pytest.mark.parametrize("name", ACCESS_FORMATS)
+def test_every_format_the_configuration_offers_is_there(name: str) -> None:
+    assert logged(name) != name
 
 
 def test_json() -> None:
@@ -216,7 +220,7 @@ def test_b7_targets(target: bytes, logged_as: str) -> None:
     assert json.loads(logged("json", Request(target=target)))["target"] == target.decode("latin-1")
 
 
-@pytest.mark.parametrize("form", [*PRESETS, EVERY_ATOM])
+@pytest.mark.parametrize("form", [*ACCESS_FORMATS, EVERY_ATOM])
 @given(
     fields=st.fixed_dictionaries({name: st.binary() for name in (b"referer", b"user-agent", b"x-forwarded-for")}),
     target=st.binary(),
