@@ -1,9 +1,14 @@
-"""Field lines of an HTTP/1.x head or trailer section, through llhttp (httptools), and what they say of framing (RFC 9112 §6 and §7).
+"""Field lines of an HTTP/1.x head or trailer section, and what they say of framing (RFC 9112 §5 to §7).
 
-llhttp reads names and values strictly (tokens, CRLF only, no folding, no control bytes). What it leaves open is decided here: the
-one Host, transfer codings, list-valued fields, names with `_`, blanks at a value's end. The methods are asked after `read`.
+llhttp (httptools) judges every head, strictly: names are tokens, lines end in CRLF, nothing is folded, no control bytes. It is asked for its
+verdict only. Once it has accepted a head, a field line is the bytes up to the first colon and the bytes behind it less the blanks,
+with no other way to read it, so the lines are split here; most of them were seen before (`User-Agent: …`) and come out of a bounded table as
+the pairs they made the first time. A callback per line was three times as slow. benchmarks/micro/head.py guards this.
+
+What llhttp leaves open is decided here: the one Host, transfer codings, list-valued fields, names with `_`.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Final, NoReturn
 
@@ -14,25 +19,20 @@ from termserver.wire.fields import FORBIDDEN_TRAILERS, is_token, list_members, p
 
 CHUNKED: Final = -1  # the length of a chunked body
 
-# Names that need no look of ours, as clients spell them. One look-up takes the place of `lower()` and of every special case.
-_ORDINARY: Final = {spelling: name for name in (
+# Names whose lines clients repeat from request to request, and that hold no secret: these are kept.
+_REPEATED: Final = frozenset({
     b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"access-control-request-headers",
-    b"access-control-request-method", b"authorization", b"cache-control", b"content-encoding", b"content-language", b"content-type",
-    b"cookie", b"dnt", b"forwarded", b"from", b"if-match", b"if-modified-since", b"if-none-match", b"if-range",
-    b"if-unmodified-since", b"last-event-id", b"origin", b"pragma", b"priority", b"purpose", b"range", b"referer", b"sec-ch-ua",
-    b"sec-ch-ua-mobile", b"sec-ch-ua-platform", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user",
-    b"sec-gpc", b"sec-websocket-extensions", b"sec-websocket-key", b"sec-websocket-protocol", b"sec-websocket-version",
-    b"traceparent", b"tracestate", b"upgrade-insecure-requests", b"user-agent", b"via", b"x-csrftoken", b"x-forwarded-for",
-    b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-real-ip", b"x-request-id", b"x-requested-with",
-) for spelling in (name, b"-".join(part.capitalize() for part in name.split(b"-")))} | {
-    b"DNT": b"dnt", b"X-CSRFToken": b"x-csrftoken", b"Sec-WebSocket-Key": b"sec-websocket-key",
-    b"Sec-WebSocket-Version": b"sec-websocket-version", b"Sec-WebSocket-Extensions": b"sec-websocket-extensions",
-    b"Sec-WebSocket-Protocol": b"sec-websocket-protocol",
-}
+    b"access-control-request-method", b"cache-control", b"content-type", b"dnt", b"from", b"origin", b"pragma", b"priority", b"purpose",
+    b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user",
+    b"sec-gpc", b"sec-websocket-extensions", b"sec-websocket-protocol", b"sec-websocket-version", b"upgrade-insecure-requests",
+    b"user-agent", b"via", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-requested-with",
+})
+_KEPT_LINES: Final = 4_096
+_KEPT_LINE_SIZE: Final = 256
 # Names whose values steer the connection.
 _NOTED: Final = frozenset({b"connection", b"content-length", b"expect", b"te", b"transfer-encoding", b"upgrade"})
-
 _KEEP_ALIVE: Final = {b"connection": [b"keep-alive"]}  # what browsers send: the parser stays as it is
+_DROPPED: Final = (b"", b"")
 
 
 class Underscores(Enum):
@@ -53,14 +53,26 @@ class RefusedError(Exception):
         self.reason = reason
 
 
+class _KeptLines(dict[bytes, tuple[bytes, bytes]]):
+    """Field lines -> (name, value). A line that is not kept is parsed by `parse`."""
+
+    def __init__(self, parse: Callable[[bytes], tuple[bytes, bytes]]) -> None:
+        super().__init__()
+        self._parse = parse
+
+    def __missing__(self, line: bytes) -> tuple[bytes, bytes]:
+        return self._parse(line)
+
+
 class FieldBlock:
     """Reads one block of field lines after the other; what the last `read` found stands in its attributes."""
 
-    __slots__ = ("_complete", "_parser", "_underscores", "dropped", "headers", "hosts", "noted", "refused_name")
+    __slots__ = ("_complete", "_kept", "_parser", "_underscores", "dropped", "headers", "hosts", "noted", "refused_name")
 
     def __init__(self, underscores: Underscores) -> None:
         """Make the parser; it is kept for as long as the heads it reads leave it at the start of a message."""
         self._underscores = underscores
+        self._kept = _KeptLines(self._parse_line)
         self._parser = httptools.HttpRequestParser(self)
         self._clear()
 
@@ -72,35 +84,9 @@ class FieldBlock:
         self.refused_name = False
         self._complete = False
 
-    # httptools' callbacks
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one field line."""
-        ordinary = _ORDINARY.get(name)
-        if ordinary is not None:
-            self.headers.append((ordinary, value))
-        else:
-            self._take(name.lower(), value.strip(b" \t"))
-
     def on_headers_complete(self) -> None:
-        """Mark the blank line."""
+        """Mark the blank line (httptools calls it)."""
         self._complete = True
-
-    def _take(self, name: bytes, value: bytes) -> None:
-        if name == b"host":
-            self.hosts.append(value)
-        elif name in _NOTED:
-            self.noted.setdefault(name, []).append(value)
-        elif name == b"proxy":  # httpoxy, CVE-2016-1000111 (spec attacks B4)
-            self.dropped += 1
-            return
-        elif b"_" in name and self._underscores is not Underscores.ALLOW:
-            self.dropped += 1
-            self.refused_name = self._underscores is Underscores.REJECT
-            return
-        self.headers.append((name, value))
-
-    # reading
 
     def read(self, head: bytes, version: str) -> None:
         """Parse a whole head, blank line included. Raises `RefusedError`."""
@@ -108,23 +94,46 @@ class FieldBlock:
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpRequestParser(self)  # CONNECT or an Upgrade: llhttp stops after the head, as we do
+            self._parser = httptools.HttpRequestParser(self)  # llhttp stops after the head, as we do
         except httptools.HttpParserError as error:
             self._parser = httptools.HttpRequestParser(self)
-            self._refuse(str(error))
-        if version != "1.1" or (self.noted and self.noted != _KEEP_ALIVE):
-            self._parser = httptools.HttpRequestParser(self)  # it may wait for a body now, or for nothing more after a `close`
+            self._refuse(head, str(error))
         if not self._complete:
             self._parser = httptools.HttpRequestParser(self)
             raise RefusedError(400, "malformed head")
-        if self.refused_name:
-            raise RefusedError(400, "a field name with an underscore")
-        # RFC 9112 §5.1: blanks around a value are not part of it. llhttp leaves the ones at its end.
-        if b" \r\n" in head or b"\t\r\n" in head:
-            self.headers = [(name, value.strip(b" \t")) for name, value in self.headers]
+        self.headers = list(map(self._kept.__getitem__, head.split(b"\r\n")[1:-2]))
+        if version != "1.1" or (self.noted and self.noted != _KEEP_ALIVE):
+            self._parser = httptools.HttpRequestParser(self)  # it may wait for a body now, or for nothing more after a `close`
+        if self.dropped:
+            self.headers = [pair for pair in self.headers if pair is not _DROPPED]
+            if self.refused_name:
+                raise RefusedError(400, "a field name with an underscore")
 
-    def _refuse(self, reason: str) -> NoReturn:
+    def _parse_line(self, line: bytes) -> tuple[bytes, bytes]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        if name in _REPEATED:
+            if len(line) <= _KEPT_LINE_SIZE:
+                if len(self._kept) >= _KEPT_LINES:
+                    self._kept.clear()
+                self._kept[line] = (name, value)
+        elif name == b"host":
+            self.hosts.append(value)
+        elif name in _NOTED:
+            self.noted.setdefault(name, []).append(value)
+        elif name == b"proxy":  # httpoxy, CVE-2016-1000111 (spec attacks B4)
+            self.dropped += 1
+            return _DROPPED
+        elif b"_" in name and self._underscores is not Underscores.ALLOW:
+            self.dropped += 1
+            self.refused_name = self._underscores is Underscores.REJECT
+            return _DROPPED
+        return name, value
+
+    def _refuse(self, head: bytes, reason: str) -> NoReturn:
         """Say more than llhttp when a transfer coding is the cause: 501 for one that exists, 400 for nonsense (spec attacks A4)."""
+        for line in head.split(b"\r\n")[1:-2]:
+            self._parse_line(line)
         codings = self.noted.get(b"transfer-encoding")
         if codings is not None and b"content-length" not in self.noted:
             _check_codings(codings)
@@ -132,7 +141,10 @@ class FieldBlock:
 
     def read_trailers(self, section: bytes) -> Fields:
         """Parse a trailer section, blank line included, by the same rules as a head. Raises `RefusedError`."""
-        self.read(b"GET / HTTP/1.1\r\n" + section, "1.1")
+        try:
+            self.read(b"GET / HTTP/1.1\r\n" + section, "1.1")
+        except RefusedError as refused:  # a transfer coding is out of place here, not unknown: never 501
+            raise RefusedError(400, refused.reason) from None
         for name, _ in self.headers:
             if name in FORBIDDEN_TRAILERS:
                 raise RefusedError(400, "a field that no trailer section may hold")

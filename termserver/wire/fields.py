@@ -13,7 +13,7 @@ _VALUE_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 # RFC 3986 §3.2.2 and §3.2.3: reg-name or IP-literal, and a port. An empty host is no host (RFC 9110 §4.2.1).
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9\-._~]+)?\]|\[v[0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+\]"
                           rb"|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
-_LENGTH: Final = re.compile(rb"[0-9]{1,19}")
+_LENGTH_DIGITS: Final = 19
 
 # Fields that a trailer section may not hold (RFC 9110 §6.5.1): framing, routing, request modifiers, authentication, content handling.
 FORBIDDEN_TRAILERS: Final = frozenset({
@@ -47,7 +47,7 @@ def is_host(value: bytes) -> bool:
 
 def parse_length(value: bytes) -> int | None:
     """Give a Content-Length in bytes, None if it is not 1 to 19 digits: `int()` alone takes signs, blanks, `_` and other scripts' digits."""
-    return int(value) if _LENGTH.fullmatch(value) else None
+    return int(value) if value.isdigit() and len(value) <= _LENGTH_DIGITS else None
 
 
 def list_members(value: bytes) -> list[bytes]:

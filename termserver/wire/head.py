@@ -21,6 +21,7 @@ from termserver.wire.fieldblock import FieldBlock, RefusedError, Underscores
 from termserver.wire.fields import is_host, is_token
 
 _KNOWN_BLOCKS: Final = 512  # blocks remembered per worker,
+_SEEN_BLOCKS: Final = 4_096
 _KNOWN_BLOCK_SIZE: Final = 2_048  # none longer than this: 1 MiB of blocks at the most
 
 # RFC 9110 §9.3 and the registered methods that llhttp knows. Each has to be upper case: methods are case-sensitive.
@@ -63,7 +64,7 @@ _PLAIN_10: Final = Framing(0, keep_alive=False, expects_continue=False, takes_tr
 class HeadParser:
     """Turns whole heads into `Head`s. One a worker."""
 
-    __slots__ = ("_allowed_hosts", "_known_10", "_known_11", "_limits", "_safe_size", "block")
+    __slots__ = ("_allowed_hosts", "_known_10", "_known_11", "_limits", "_safe_size", "_seen", "block")
 
     def __init__(self, limits: HttpLimits, *, underscores: Underscores = Underscores.DROP, allowed_hosts: frozenset[bytes] = frozenset()) -> None:
         """`allowed_hosts`: lower-case host names without port, `.name` for a domain and all below it; empty allows every host."""
@@ -72,6 +73,7 @@ class HeadParser:
         self.block = FieldBlock(underscores)  # trailer sections are read through it too
         self._known_10: dict[bytes, _Known] = {}
         self._known_11: dict[bytes, _Known] = {}
+        self._seen: set[int] = set()  # hashes of blocks that came once
         # A head no longer than the smallest limit breaks none of them.
         self._safe_size = min(size or _UNLIMITED for size in (limits.request_line, limits.field, limits.header_bytes))
 
@@ -127,10 +129,20 @@ class HeadParser:
             if length or expects_continue or upgrade:
                 return known
         if len(block) <= _KNOWN_BLOCK_SIZE:
-            if len(known_blocks) >= _KNOWN_BLOCKS:
-                known_blocks.clear()
-            known_blocks[block] = known
+            self._remember(block, known, known_blocks)
         return known
+
+    def _remember(self, block: bytes, known: _Known, known_blocks: dict[bytes, _Known]) -> None:
+        """Keep the outcome of a block that came before: what comes once only is not worth the memory."""
+        mark = hash(block)
+        if mark not in self._seen:
+            if len(self._seen) >= _SEEN_BLOCKS:
+                self._seen.clear()
+            self._seen.add(mark)
+            return
+        if len(known_blocks) >= _KNOWN_BLOCKS:
+            known_blocks.clear()
+        known_blocks[block] = known
 
     def _check_host(self, host: bytes | None, version: str) -> None:
         if host is None:
@@ -164,14 +176,13 @@ class HeadParser:
     def check_partial(self, data: bytes | bytearray) -> None:
         """Refuse a head that is not whole yet but cannot become acceptable: a line or the block too long, a first byte of no method."""
         line_end = data.find(b"\r\n")
+        line = data if line_end < 0 else data[:line_end]
+        self._check_request_line(line.split(b" ", 1))  # trap: this runs for every piece, and a line may hold thousands of blanks
+        self._check_line_length(line)
         if line_end < 0:
-            self._check_request_line(data.split(b" ", 2))
-            self._check_line_length(data)
             return
-        self._check_request_line(data[:line_end].split(b" "))
-        self._check_line_length(data[:line_end])
         limits = self._limits
-        if limits.header_bytes and len(data) - line_end - 2 > limits.header_bytes:
+        if limits.header_bytes and len(data) - line_end - 2 > limits.header_bytes + 1:  # the CR of the blank line may be its last byte
             raise RefusedError(431, f"more than {limits.header_bytes} bytes of header fields")
         if limits.field and len(data) - data.rfind(b"\n") - 1 > limits.field + 1:  # a CR may be its last byte
             raise RefusedError(431, f"a header field of more than {limits.field} bytes")

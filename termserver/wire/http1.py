@@ -16,9 +16,13 @@ from termserver.errors import InvalidMessage, UnexpectedMessage
 from termserver.wire.chunked import ChunkedDecoder, has_bare_line_end
 from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpLimits, Rejected, Request, Trailers
 from termserver.wire.fieldblock import CHUNKED, RefusedError
+from termserver.wire.fields import NO_BODY as NO_BODY_STATUSES
 from termserver.wire.fields import REASONS, STATUS_LINES
 from termserver.wire.head import Framing, HeadParser
-from termserver.wire.response import ResponseHead, render_trailers
+from termserver.wire.response import CLOSE as APP_CLOSES
+from termserver.wire.response import DATE as APP_DATES
+from termserver.wire.response import SERVER as APP_NAMES_SERVER
+from termserver.wire.response import render_head, render_trailers
 
 
 class Reading(Enum):
@@ -85,7 +89,7 @@ class DefaultFields:
 class Http1:
     """One connection, server side. Satisfies `HttpEngine`; the stream is always 0."""
 
-    __slots__ = ("_chunks", "_continue", "_credit", "_defaults", "_discarded", "_draining", "_framing", "_head", "_heads", "_held", "_is_head", "_left", "_limits", "_out",
+    __slots__ = ("_chunks", "_continue", "_credit", "_defaults", "_discarded", "_draining", "_flags", "_framing", "_has_body", "_heads", "_held", "_is_head", "_left", "_length", "_lines", "_limits", "_out",
                  "_outbound", "_partial", "_reading", "_received", "_requests", "_response_left", "_skipped", "_version", "_wants_trailers",
                  "_writing", "ending")
 
@@ -113,7 +117,10 @@ class Http1:
         # writing
         self._writing = W_NOTHING
         self._outbound = NO_BODY
-        self._head: ResponseHead | None = None
+        self._lines: list[bytes] = []  # of a head that is held back
+        self._length: int | None = None  # its Content-Length
+        self._flags = 0
+        self._has_body = True
         self._wants_trailers = False
         self._response_left = 0
         self._version = "1.1"
@@ -168,8 +175,9 @@ class Http1:
             if end > 0 and data[0] != _CR:
                 end += 4
                 return self._begin(data, b"") if end == len(data) else self._begin(data[:end], data[end:])
-            if not data:
-                return []
+        if not data:
+            return []
+        if self._partial is None:
             self._partial = bytearray()
         return self._read_head_in_pieces(self._partial, data)
 
@@ -343,7 +351,8 @@ class Http1:
         """Check and render the head of the final response. It leaves with the first body bytes (ASGI www, Response Start)."""
         if self._writing is not W_START:
             raise UnexpectedMessage("http.response.start", "http.response.body")
-        self._head = ResponseHead(status, headers)
+        self._lines, self._length, self._flags = render_head(status, headers)
+        self._has_body = not self._is_head and status not in NO_BODY_STATUSES
         self._wants_trailers = trailers
         self._writing = W_FIRST
 
@@ -399,38 +408,36 @@ class Http1:
 
     def _finish_head(self, length: int | None) -> None:
         """Add the framing fields (RFC 9112 §6); `length` is the whole body's where it is known."""
-        head = self._head
-        assert head is not None  # noqa: S101 - for the type checker: set when the state was entered
-        lines = head.lines
-        if self._is_head or head.no_body:
+        out = self._out
+        out += self._lines
+        if not self._has_body:
             self._outbound = NO_BODY
-            if length and head.length is None and not head.no_body:
-                lines.append(b"content-length: %d\r\n" % length)  # what a GET would have had
-        elif head.length is not None:
+            if length and self._is_head and self._length is None:
+                out.append(b"content-length: %d\r\n" % length)  # what a GET would have had
+        elif self._length is not None:
             self._outbound = BY_LENGTH
-            self._response_left = head.length
+            self._response_left = self._length
         elif length is not None:
             self._outbound = BY_LENGTH
             self._response_left = length
-            lines.append(b"content-length: %d\r\n" % length)
+            out.append(b"content-length: %d\r\n" % length)
         elif self._version == "1.1":
             self._outbound = BY_CHUNKS
-            lines.append(b"transfer-encoding: chunked\r\n")
+            out.append(b"transfer-encoding: chunked\r\n")
         else:
             self._outbound = UNTIL_CLOSE
-        if not (head.date or head.server):
-            lines.append(self._defaults.both)
-        elif not head.date:
-            lines.append(self._defaults.date)
-        elif not head.server:
-            lines.append(self._defaults.server)
-        if not self._framing.keep_alive or head.close or self._draining or self._outbound is UNTIL_CLOSE or self._is_last():
-            self._framing = _NO_FRAMING if not self._framing.takes_trailers else _LAST_WITH_TRAILERS
-            lines.append(b"connection: close\r\n\r\n")
+        flags = self._flags
+        if not flags & (APP_DATES | APP_NAMES_SERVER):
+            out.append(self._defaults.both)
+        elif not flags & APP_DATES:
+            out.append(self._defaults.date)
+        elif not flags & APP_NAMES_SERVER:
+            out.append(self._defaults.server)
+        if not self._framing.keep_alive or flags & APP_CLOSES or self._draining or self._outbound is UNTIL_CLOSE or self._is_last():
+            self._framing = _LAST_WITH_TRAILERS if self._framing.takes_trailers else _NO_FRAMING
+            out.append(b"connection: close\r\n\r\n")
         else:
-            lines.append(b"connection: keep-alive\r\n\r\n" if self._version == "1.0" else b"\r\n")
-        self._out += lines
-        self._head = None
+            out.append(b"connection: keep-alive\r\n\r\n" if self._version == "1.0" else b"\r\n")
         self._writing = W_BODY
 
     def _is_last(self) -> bool:
@@ -468,6 +475,7 @@ class Http1:
     def _complete(self) -> None:
         """The response is out. A request whose body is still coming is read to its end, within bounds, before the next."""
         self._writing = W_DONE
+        self._credit = 0  # what the application left unread holds nothing up
         if self._reading is R_DONE or self._reading is R_CLOSED:
             self._meet()
         elif not self._framing.keep_alive:

@@ -1,94 +1,102 @@
 """The head of an HTTP/1.1 response: the application's fields checked, framing left to the server (RFC 9112 §6). No I/O.
 
-A head is gathered in two steps. `ResponseHead` checks and renders what the application gave, so that its fault is raised at the very
-message that holds it; the framing fields are added when the first body bytes say how long the body is. Every field name is looked up in
-a bounded table of names that were checked before; the values are checked together, in one pass over the rendered head.
+A head is gathered in two steps. `render_head` checks and renders what the application gave, so that its fault is raised at the very
+message that holds it; the framing fields are added when the first body bytes say how long the body is. Applications repeat themselves:
+lines of a few names whose values are never secret are kept, checked and rendered, in a bounded table.
 """
 
 from collections.abc import Iterable
 from typing import Final
 
 from termserver.errors import InvalidMessage
-from termserver.wire.fields import NO_BODY, STATUS_LINES, is_token, is_value, parse_length
+from termserver.wire.fields import STATUS_LINES, is_token, is_value, parse_length
 
-_LINE_ENDS: Final = b"\r\n" * 1_024
-_LEGAL: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
-_MAX_NAMES: Final = 1_024
+_MAX_LINES: Final = 1_024
+_MAX_LINE: Final = 256
 _MIN_STATUS: Final = 200
 _MAX_STATUS: Final = 999
+
+# What the application said of things that are the server's to know.
+CLOSE: Final = 1
+DATE: Final = 2
+SERVER: Final = 4
 
 # Fields that are the server's to decide, or that it must know of.
 _STEERING: Final = frozenset({b"connection", b"content-length", b"date", b"keep-alive", b"proxy-connection", b"server",
                               b"transfer-encoding"})
-_names: dict[bytes, bytes] = {}  # a name as applications send it -> `name: `, checked
+# Fields whose lines may be kept.
+_REPEATED: Final = frozenset({
+    b"accept-ranges", b"access-control-allow-credentials", b"access-control-allow-headers", b"access-control-allow-methods",
+    b"access-control-allow-origin", b"allow", b"cache-control", b"content-encoding", b"content-language", b"content-type",
+    b"cross-origin-opener-policy", b"permissions-policy", b"pragma", b"referrer-policy", b"strict-transport-security", b"vary",
+    b"x-content-type-options", b"x-frame-options", b"x-xss-protection",
+})
+_known_lines: dict[Iterable[bytes], bytes] = {}  # (name, value) -> line, checked
 
 
-class ResponseHead:
-    """The rendered start of a final response."""
+def render_head(status: int, headers: Iterable[Iterable[bytes]]) -> tuple[list[bytes], int | None, int]:
+    """Give status line and field lines, the Content-Length if there is one, and what else is said in flags. Raises `InvalidMessage`."""
+    if not isinstance(status, int) or not _MIN_STATUS <= status <= _MAX_STATUS:
+        message = f"a final response has a status from {_MIN_STATUS} to {_MAX_STATUS}, not {status!r}"
+        raise InvalidMessage(message)
+    lines = [STATUS_LINES[status]]
+    length: int | None = None
+    flags = 0
+    try:
+        for pair in headers:
+            line = _known_lines.get(pair) if type(pair) is tuple else None
+            if line is not None:
+                lines.append(line)
+                continue
+            name, value = pair
+            lower = _check(name, value)
+            if lower not in _STEERING:
+                lines.append(_render(lower, name, value))
+            elif lower == b"content-length":
+                length = _take_length(value, length)
+                if status != 204:  # noqa: PLR2004 - RFC 9110 §8.6: a 204 has none; a 304 may say what a 200 would have
+                    lines.append(b"content-length: " + value + b"\r\n")
+            elif lower == b"connection":
+                flags |= CLOSE if b"close" in value.lower() else 0
+            elif lower == b"date" or lower == b"server":  # noqa: PLR1714 - a tuple would be made for each
+                flags |= DATE if lower == b"date" else SERVER
+                lines.append(name + b": " + value + b"\r\n")
+            # Any other is framing, which is the server's (ASGI www, Response Start).
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InvalidMessage):
+            raise
+        message = f"headers are pairs of byte strings: {error}"
+        raise InvalidMessage(message) from error
+    return lines, length, flags
 
-    __slots__ = ("close", "date", "length", "lines", "no_body", "server", "status")
 
-    def __init__(self, status: int, headers: Iterable[Iterable[bytes]]) -> None:
-        """Render status line and fields. Raises `InvalidMessage`."""
-        if type(status) is not int or not _MIN_STATUS <= status <= _MAX_STATUS:
-            message = f"a final response has a status from {_MIN_STATUS} to {_MAX_STATUS}, not {status!r}"
-            raise InvalidMessage(message)
-        self.status = status
-        self.length: int | None = None
-        self.close = self.date = self.server = False
-        self.no_body = status in NO_BODY
-        lines = self.lines = [STATUS_LINES[status]]
-        try:
-            for name, value in headers:
-                prefix = _names.get(name)
-                if prefix is None:
-                    prefix = self._look_at(name, value)
-                    if prefix is None:
-                        continue
-                lines.append(prefix + value + b"\r\n")
-            rendered = b"".join(lines)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, InvalidMessage):
-                raise
-            message = f"headers are pairs of byte strings: {error}"
-            raise InvalidMessage(message) from error
-        # One pass for all values: what is left of a legal head is the line ends that were put there.
-        if rendered.translate(None, _LEGAL) != (_LINE_ENDS[: 2 * len(lines)] if len(lines) <= 1_024 else b"\r\n" * len(lines)):  # noqa: PLR2004
-            _raise_for_values(headers)
-        self.lines = [rendered]
+def _check(name: bytes, value: bytes) -> bytes:
+    """Check a field; give its name in lower case."""
+    if not isinstance(name, bytes) or not is_token(name):
+        message = f"a header name is a byte string of token characters, not {name!r}"
+        raise InvalidMessage(message)
+    if not is_value(value):
+        message = f"the value of header {name!r} has a control byte: {value!r}"
+        raise InvalidMessage(message)
+    return name.lower()
 
-    def _look_at(self, name: bytes, value: bytes) -> bytes | None:
-        """Check a name that is new or steers the response; give `name: `, None to leave the field out."""
-        if not isinstance(name, bytes) or not is_token(name):
-            message = f"a header name is a byte string of token characters, not {name!r}"
-            raise InvalidMessage(message)
-        lower = name.lower()
-        if lower not in _STEERING:
-            if len(_names) >= _MAX_NAMES:
-                _names.clear()
-            prefix = _names[name] = name + b": "
-            return prefix
-        if lower == b"content-length":
-            return self._take_length(value)
-        if lower == b"connection":
-            self.close = self.close or b"close" in value.lower()
-            return None
-        if lower == b"date":
-            self.date = True
-        elif lower == b"server":
-            self.server = True
-        else:  # framing and hop-by-hop fields are the server's (ASGI www, Response Start)
-            return None
-        return name + b": "
 
-    def _take_length(self, value: bytes) -> bytes | None:
-        length = parse_length(value)
-        if length is None or self.length is not None:
-            message = f"content-length is given once, as digits, not {value!r}"
-            raise InvalidMessage(message)
-        self.length = length
-        # RFC 9110 §8.6: a 204 has none. A 304 may say what a 200 would have.
-        return None if self.status == 204 else b"content-length: "  # noqa: PLR2004
+def _render(lower: bytes, name: bytes, value: bytes) -> bytes:
+    """Render a checked field; keep the line if it is one that comes again."""
+    line = name + b": " + value + b"\r\n"
+    if lower in _REPEATED and len(line) <= _MAX_LINE:
+        if len(_known_lines) >= _MAX_LINES:
+            _known_lines.clear()
+        _known_lines[name, value] = line
+    return line
+
+
+def _take_length(value: bytes, earlier: int | None) -> int:
+    length = parse_length(value)
+    if length is None or earlier is not None:
+        message = f"content-length is given once, as digits, not {value!r}"
+        raise InvalidMessage(message)
+    return length
 
 
 def render_trailers(headers: Iterable[Iterable[bytes]]) -> bytes:
@@ -104,12 +112,3 @@ def render_trailers(headers: Iterable[Iterable[bytes]]) -> bytes:
         message = f"headers are pairs of byte strings: {error}"
         raise InvalidMessage(message) from error
     return b"".join(lines)
-
-
-def _raise_for_values(headers: Iterable[Iterable[bytes]]) -> None:
-    for name, value in headers:
-        if not is_value(value):
-            message = f"the value of header {name!r} has a control byte: {value!r}"
-            raise InvalidMessage(message)
-    message = "headers were changed while they were read"
-    raise InvalidMessage(message)
