@@ -24,7 +24,7 @@ from zope.interface import implementer
 from termserver.asgi.http import HttpExchange
 from termserver.asgi.scope import Scope, http_scope
 from termserver.net.endpoints import LoopTransport
-from termserver.net.pace import Pace, Phase
+from termserver.net.pace import Pace
 from termserver.net.sendfile import send_file
 from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, HttpEngine, Rejected, Request
 
@@ -35,11 +35,7 @@ monotonic = time.monotonic
 logger = logging.getLogger("termserver")
 
 OPEN, CLOSE, LINGER, RESET = Ending
-PHASES: Final = {
-    Awaiting.REQUEST: Phase.REQUEST, Awaiting.HEAD: Phase.HEAD, Awaiting.BODY: Phase.BODY, Awaiting.APPLICATION: Phase.APPLICATION,
-    Awaiting.DISCARD: Phase.DISCARD,
-}
-REQUEST: Final = Phase.REQUEST
+A_REQUEST: Final = Awaiting.REQUEST
 
 if sys.version_info >= (3, 12):
     def start_task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> "asyncio.Task[None]":
@@ -96,7 +92,10 @@ class Connection:
         engine = self._engine
         self._in_turn = True
         for event in engine.receive(data):
-            self._take(event)
+            if type(event) is Request:
+                self._begin(event)
+            else:
+                self._take(event)
         while engine.has_input:
             for event in engine.receive(b""):
                 self._take(event)
@@ -168,7 +167,8 @@ class Connection:
     def _begin(self, request: Request) -> None:
         """Hand a request to the application."""
         server = self._server
-        if server.overloaded:
+        limit = server.config.limits.concurrency
+        if limit and server.running >= limit:
             self._rejected(self._engine.reject(503, "too many requests at once"))
             return
         leftover = self._exchange
@@ -199,7 +199,13 @@ class Connection:
         if engine.ending is not OPEN:
             self._end(engine.ending)
             return
-        self._pace.enter(PHASES[engine.awaiting], monotonic())
+        awaiting = engine.awaiting
+        if awaiting is A_REQUEST:
+            self._pace.idle(monotonic())
+            if self._paused:
+                self._pause(on=False)
+            return
+        self._pace.enter(awaiting, monotonic())
         if engine.wants_data is self._paused:
             self._pause(on=not self._paused)
 
@@ -254,7 +260,10 @@ class Connection:
 
     def returned(self, exchange: HttpExchange) -> None:
         """An application's call is over."""
-        self._server.returned(exchange)
+        server = self._server
+        server.running -= 1
+        if server.watches_calls:
+            server.returned(exchange)
 
     async def wait_writable(self) -> None:
         """Wait until the client has read enough, or is gone."""
@@ -316,13 +325,13 @@ class Connection:
             # RFC 9112 §9.6: a close while the client still sends would be a reset that destroys the answer on its way
             if self._paused:
                 self._pause(on=False)
-            self._pace.enter(Phase.DISCARD, monotonic())
+            self._pace.enter(Awaiting.DISCARD, monotonic())
             self.transport.loseWriteConnection()
         else:
             self._close()
 
     def _close(self) -> None:
-        self._pace.enter(Phase.CLOSING, monotonic())
+        self._pace.closing(monotonic())
         self.transport.loseConnection()
 
     def _cut(self) -> None:
@@ -358,7 +367,7 @@ class Connection:
     @property
     def idle_since(self) -> float | None:
         """The deadline of a connection on which nothing happens, None for any other: who has the earliest has waited longest."""
-        return self._pace.deadline if self._pace.phase is REQUEST and self._ended is OPEN else None
+        return self._pace.deadline if self._pace.phase is A_REQUEST and self._ended is OPEN else None
 
     # ------------------------------------------------------------------ what its pace says
 

@@ -38,6 +38,10 @@ class Departures:
         if departure is not None:
             self._deadlines.discard(departure)
 
+    def __len__(self) -> int:
+        """Count the calls that still run."""
+        return len(self._watched)
+
     def exchanges(self) -> list[HttpExchange]:
         """Give the calls that still run."""
         return list(self._watched)

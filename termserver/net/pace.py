@@ -5,26 +5,15 @@ earlier one is the deadline. When it is due, `expired` finds out what is really 
 """
 
 import math
-from enum import Enum, auto
 from typing import Final, Protocol
 
 from termserver.config import Timeouts
+from termserver.wire.events import Awaiting
 
 _LOOK: Final = 1.0  # seconds between two looks at a rate
 
 
-class Phase(Enum):
-    """What the connection waits for."""
-
-    REQUEST = auto()
-    HEAD = auto()
-    BODY = auto()
-    APPLICATION = auto()
-    DISCARD = auto()  # bytes nobody wants: the rest of a body, or what comes after the last answer
-    CLOSING = auto()  # our close to be taken note of
-
-
-REQUEST, HEAD, BODY, APPLICATION, DISCARD, CLOSING = Phase
+REQUEST, HEAD, BODY, APPLICATION, DISCARD = Awaiting
 
 
 class Paced(Protocol):
@@ -52,13 +41,14 @@ class Paced(Protocol):
 class Pace:
     """The deadlines of one connection."""
 
-    __slots__ = ("_body_active", "_body_bytes", "_body_since", "_connection", "_half_closed_at", "_half_closed_progress", "_look_at", "_phase_due",
+    __slots__ = ("_body_active", "_body_bytes", "_body_since", "_connection", "_half_closed_at", "_half_closed_progress", "_keep_alive", "_look_at", "_phase_due",
                  "_reading", "_since", "_stall_bytes", "_stall_since", "_timeouts", "_window_bytes", "_window_since", "deadline", "phase")
 
     def __init__(self, connection: Paced, timeouts: Timeouts, now: float, *, first: float) -> None:
         """`first`: seconds a new connection has for its first byte. It said nothing, so it is told nothing (spec limits L12)."""
         self._connection = connection
         self._timeouts = timeouts
+        self._keep_alive = timeouts.keep_alive or math.inf
         self.phase = REQUEST
         self._phase_due = self.deadline = now + (first or math.inf)
         self._look_at = math.inf  # at writing
@@ -72,15 +62,19 @@ class Pace:
         self._half_closed_at = math.inf
         self._half_closed_progress = 0
 
-    def enter(self, phase: Phase, now: float) -> None:
-        """Enter a phase; staying in it changes nothing."""
-        if phase is self.phase and phase is not REQUEST:
+    def idle(self, now: float) -> None:
+        """Wait for the next request."""
+        self.phase = REQUEST
+        due = self._phase_due = now + self._keep_alive
+        self.deadline = due if due < self._look_at else self._look_at
+
+    def enter(self, phase: Awaiting, now: float) -> None:
+        """Wait for something else; staying in a phase changes nothing."""
+        if phase is self.phase:
             return
         self.phase = phase
         timeouts = self._timeouts
-        if phase is REQUEST:
-            due = now + (timeouts.keep_alive or math.inf)
-        elif phase is APPLICATION:
+        if phase is APPLICATION:
             due = now + (timeouts.application or math.inf)
         elif phase is HEAD:
             due = now + (timeouts.header_read or math.inf)
@@ -88,11 +82,17 @@ class Pace:
             self._body_bytes, self._body_active, self._body_since = 0, 0.0, now
             due = now + _LOOK
         else:
-            self._body_since = now
-            self._since = now
+            self._since = self._body_since = now
             due = now + min(timeouts.linger_idle or math.inf, timeouts.linger_total or math.inf)
         self._phase_due = due
-        self.deadline = due if due < self._look_at else self._look_at
+        self.deadline = min(due, self._look_at)
+
+    def closing(self, now: float) -> None:
+        """Wait for the peer to take note of our close: nothing is read any more, so only the total counts."""
+        self.phase = DISCARD
+        self._since, self._body_since = now, math.inf
+        self._phase_due = now + (self._timeouts.linger_total or math.inf)
+        self.deadline = min(self._phase_due, self._look_at)
 
     def received(self, size: int, now: float) -> None:
         """Count body bytes, or bytes that are discarded."""
@@ -173,8 +173,6 @@ class Pace:
         timeouts = self._timeouts
         end = self._since + (timeouts.linger_total or math.inf)
         idle_end = self._body_since + (timeouts.linger_idle or math.inf)
-        if self.phase is CLOSING:  # nothing more is read: only the total counts
-            idle_end = end
         if now >= end or now >= idle_end:
             self._connection.peer_too_slow("the peer did not go away")
         else:

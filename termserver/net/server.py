@@ -63,6 +63,7 @@ class Server:
         self.state_name = STARTING
         self.connections: set[Connection] = set()
         self.running = 0  # application calls
+        self.watches_calls = False  # whether somebody wants to know when one ends
         self._access_log = access_log
         self.times_requests = access_log is not None or config.timeouts.connection_age > 0
         self._capacity = config.limits.connections if config.limits.connections is not None else default_capacity()
@@ -164,6 +165,7 @@ class Server:
         if seconds <= 0:
             return False
         self._empty = self.loop.create_future()
+        self.watches_calls = True
         done, _ = await asyncio.wait([self._empty], timeout=seconds)
         return bool(done)
 
@@ -211,12 +213,6 @@ class Server:
             self._ports.resume()
         self._note_end()
 
-    @property
-    def overloaded(self) -> bool:
-        """Whether as many application calls run as may."""
-        limit = self.config.limits.concurrency
-        return bool(limit) and self.running >= limit
-
     def base_scope(self, transport: Any) -> Scope:
         """Give what all requests of a connection have in common."""
         scheme, client, server = connection_facts(transport)
@@ -225,18 +221,19 @@ class Server:
     def left_working(self, exchange: HttpExchange) -> None:
         """A call goes on after its response while its connection turns to the next request."""
         self._lingering.add(exchange)
+        self.watches_calls = True
 
     def left_behind(self, exchange: HttpExchange) -> None:
         """A call goes on although its client has left."""
         self.departures.add(exchange)
+        self.watches_calls = True
 
     def returned(self, exchange: HttpExchange) -> None:
-        """A call is over."""
-        self.running -= 1
+        """A call is over that somebody may be waiting for."""
         self._lingering.discard(exchange)
         self.departures.discard(exchange)
-        if self._empty is not None:
-            self._note_end()
+        self.watches_calls = bool(self._lingering or self.departures or self._empty)
+        self._note_end()
 
     def rejected(self, rejected: Rejected) -> None:
         """A request was answered by the server itself."""

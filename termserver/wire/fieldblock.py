@@ -9,30 +9,36 @@ What llhttp leaves open is decided here: the one Host, transfer codings, list-va
 """
 
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, auto
 from typing import Final, NoReturn
 
 import httptools
 
 from termserver.wire.events import Fields
-from termserver.wire.fields import FORBIDDEN_TRAILERS, is_token, list_members, parse_length
+from termserver.wire.fields import FORBIDDEN_TRAILERS, is_host, is_token, list_members, parse_length
 
 CHUNKED: Final = -1  # the length of a chunked body
 
-# Names whose lines clients repeat from request to request, and that hold no secret: these are kept.
-_REPEATED: Final = frozenset({
+_KEPT_LINES: Final = 4_096
+_KEPT_LINE_SIZE: Final = 256
+_DROPPED: Final = (b"", b"")
+
+
+class _Kind(Enum):
+    REPEATED = auto()  # clients repeat the line from request to request, and it holds no secret: it is kept
+    NOTED = auto()  # it steers the connection
+    DROPPED = auto()
+
+
+REPEATED, NOTED, DROPPED = _Kind
+_KINDS: Final = dict.fromkeys((
     b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"access-control-request-headers",
-    b"access-control-request-method", b"cache-control", b"content-type", b"dnt", b"from", b"origin", b"pragma", b"priority", b"purpose",
+    b"access-control-request-method", b"cache-control", b"content-type", b"dnt", b"from", b"host", b"origin", b"pragma", b"priority", b"purpose",
     b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user",
     b"sec-gpc", b"sec-websocket-extensions", b"sec-websocket-protocol", b"sec-websocket-version", b"upgrade-insecure-requests",
     b"user-agent", b"via", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-requested-with",
-})
-_KEPT_LINES: Final = 4_096
-_KEPT_LINE_SIZE: Final = 256
-# Names whose values steer the connection.
-_NOTED: Final = frozenset({b"connection", b"content-length", b"expect", b"te", b"transfer-encoding", b"upgrade"})
-_KEEP_ALIVE: Final = {b"connection": [b"keep-alive"]}  # what browsers send: the parser stays as it is
-_DROPPED: Final = (b"", b"")
+), REPEATED) | {b"proxy": DROPPED} | dict.fromkeys(
+    (b"connection", b"content-length", b"expect", b"te", b"transfer-encoding", b"upgrade"), NOTED)
 
 
 class Underscores(Enum):
@@ -102,7 +108,7 @@ class FieldBlock:
             self._parser = httptools.HttpRequestParser(self)
             raise RefusedError(400, "malformed head")
         self.headers = list(map(self._kept.__getitem__, head.split(b"\r\n")[1:-2]))
-        if version != "1.1" or (self.noted and self.noted != _KEEP_ALIVE):
+        if self.noted or version != "1.1":
             self._parser = httptools.HttpRequestParser(self)  # it may wait for a body now, or for nothing more after a `close`
         if self.dropped:
             self.headers = [pair for pair in self.headers if pair is not _DROPPED]
@@ -111,24 +117,29 @@ class FieldBlock:
 
     def _parse_line(self, line: bytes) -> tuple[bytes, bytes]:
         name, _, value = line.partition(b":")
-        name, value = name.lower(), value.strip(b" \t")
-        if name in _REPEATED:
-            if len(line) <= _KEPT_LINE_SIZE:
-                if len(self._kept) >= _KEPT_LINES:
-                    self._kept.clear()
-                self._kept[line] = (name, value)
-        elif name == b"host":
-            self.hosts.append(value)
-        elif name in _NOTED:
-            self.noted.setdefault(name, []).append(value)
-        elif name == b"proxy":  # httpoxy, CVE-2016-1000111 (spec attacks B4)
-            self.dropped += 1
-            return _DROPPED
-        elif b"_" in name and self._underscores is not Underscores.ALLOW:
-            self.dropped += 1
+        pair = name, value = name.lower(), value.strip(b" \t")
+        kind = _KINDS.get(name)
+        if kind is None:
+            if b"_" not in name or self._underscores is Underscores.ALLOW:
+                return pair
             self.refused_name = self._underscores is Underscores.REJECT
+            kind = DROPPED
+        if kind is REPEATED:
+            self._keep(line, pair)
+        elif kind is DROPPED:  # `Proxy` is httpoxy, CVE-2016-1000111 (spec attacks B4)
+            self.dropped += 1
             return _DROPPED
-        return name, value
+        elif name == b"connection" and value.lower() == b"keep-alive":
+            self._keep(line, pair)  # what HTTP/1.1 does anyway
+        else:
+            self.noted.setdefault(name, []).append(value)
+        return pair
+
+    def _keep(self, line: bytes, pair: tuple[bytes, bytes]) -> None:
+        if len(line) <= _KEPT_LINE_SIZE:
+            if len(self._kept) >= _KEPT_LINES:
+                self._kept.clear()
+            self._kept[line] = pair
 
     def _refuse(self, head: bytes, reason: str) -> NoReturn:
         """Say more than llhttp when a transfer coding is the cause: 501 for one that exists, 400 for nonsense (spec attacks A4)."""
@@ -158,10 +169,15 @@ class FieldBlock:
     # what the fields say
 
     def host(self) -> bytes | None:
-        """The one Host. Raises `RefusedError` where there are several (RFC 9112 §3.2)."""
-        if len(self.hosts) > 1:
+        """The one Host. Raises `RefusedError` where there are several, or one that is none (RFC 9112 §3.2)."""
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if not hosts:
+            return None
+        if len(hosts) > 1:
             raise RefusedError(400, "more than one Host field")
-        return self.hosts[0] if self.hosts else None
+        if not is_host(hosts[0]):
+            raise RefusedError(400, "Host is not host[:port]")
+        return hosts[0]
 
     def body_length(self, version: str) -> int:
         """The body's length in bytes, CHUNKED, or 0. Raises `RefusedError` (RFC 9112 §6.1 to §6.3)."""
@@ -182,7 +198,9 @@ class FieldBlock:
     def keeps_alive(self, version: str) -> bool:
         """Whether the connection persists after this request (RFC 9112 §9.3)."""
         options = self._members(b"connection")
-        return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
+        if b"close" in options:
+            return False
+        return version == "1.1" or b"keep-alive" in options or (b"connection", b"keep-alive") in _lowered(self.headers)
 
     def websocket_upgrade(self, length: int) -> bytes | None:
         """Give `b"websocket"` if the client asks to switch to it. Any other token is ignored and the body read as framed (RFC 9110 §7.8)."""
@@ -208,6 +226,10 @@ class FieldBlock:
     def _members(self, name: bytes) -> list[bytes]:
         values = self.noted.get(name)
         return list_members(b",".join(values)) if values else []
+
+
+def _lowered(headers: Fields) -> Fields:
+    return [(name, value.lower()) for name, value in headers]
 
 
 def _check_codings(values: list[bytes]) -> None:

@@ -4,6 +4,7 @@ Everything here works on bytes. Regular expressions are single character classes
 """
 
 import re
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -40,6 +41,7 @@ def is_value(value: bytes) -> bool:
     return not value.translate(None, _VALUE_BYTES)
 
 
+@lru_cache(maxsize=1_024)
 def is_host(value: bytes) -> bool:
     """Whether `value` is `host [":" port]`."""
     return _HOST.fullmatch(value) is not None

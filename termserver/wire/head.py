@@ -57,8 +57,8 @@ class _Known:
     upgrade: bytes | None
 
 
-_PLAIN_11: Final = Framing(0, keep_alive=True, expects_continue=False, takes_trailers=False)
-_PLAIN_10: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=False)
+PERSISTENT: Final = Framing(0, keep_alive=True, expects_continue=False, takes_trailers=False)
+_FINAL: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=False)
 
 
 class HeadParser:
@@ -119,7 +119,7 @@ class HeadParser:
         host = fields.host()
         self._check_host(host, version)
         if not fields.noted:
-            known = _Known(fields.headers, host, _PLAIN_11 if version == "1.1" else _PLAIN_10, None)
+            known = _Known(fields.headers, host, PERSISTENT if fields.keeps_alive(version) else _FINAL, None)
         else:
             length = fields.body_length(version)
             expects_continue = version == "1.1" and fields.expects_continue()
@@ -149,8 +149,6 @@ class HeadParser:
             if version == "1.1":  # RFC 9112 §3.2
                 raise RefusedError(400, "no Host field")
             return
-        if not is_host(host):
-            raise RefusedError(400, "Host is not host[:port]")
         if self._allowed_hosts and not _host_allowed(host, self._allowed_hosts):
             raise RefusedError(400, "Host is not among the allowed hosts")
 

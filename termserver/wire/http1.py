@@ -18,7 +18,7 @@ from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Field
 from termserver.wire.fieldblock import CHUNKED, RefusedError
 from termserver.wire.fields import NO_BODY as NO_BODY_STATUSES
 from termserver.wire.fields import REASONS, STATUS_LINES
-from termserver.wire.head import Framing, HeadParser
+from termserver.wire.head import PERSISTENT, Framing, HeadParser
 from termserver.wire.response import CLOSE as APP_CLOSES
 from termserver.wire.response import DATE as APP_DATES
 from termserver.wire.response import SERVER as APP_NAMES_SERVER
@@ -72,25 +72,25 @@ _LF: Final = 0x0A
 class DefaultFields:
     """The `date` and `server` lines of every response; whoever owns the clock keeps `date` current."""
 
-    __slots__ = ("both", "date", "server")
+    __slots__ = ("both", "date", "last", "server")
 
     def __init__(self, server: bytes = b"termserver") -> None:
         """An empty `server` leaves the field out."""
         self.server = b"server: " + server + b"\r\n" if server else b""
-        self.date = self.both = b""
         self.set_date(b"")
 
     def set_date(self, date: bytes) -> None:
         """Take an IMF-fixdate (RFC 9110 §5.6.7); empty leaves the field out."""
         self.date = b"date: " + date + b"\r\n" if date else b""
         self.both = self.date + self.server
+        self.last = self.both + b"\r\n"
 
 
 class Http1:
     """One connection, server side. Satisfies `HttpEngine`; the stream is always 0."""
 
     __slots__ = ("_chunks", "_continue", "_credit", "_defaults", "_discarded", "_draining", "_flags", "_framing", "_has_body", "_heads", "_held", "_is_head", "_left", "_length", "_lines", "_limits", "_out",
-                 "_outbound", "_partial", "_reading", "_received", "_requests", "_response_left", "_skipped", "_version", "_wants_trailers",
+                 "_outbound", "_partial", "_plain", "_reading", "_received", "_requests", "_response_left", "_skipped", "_version", "_wants_trailers",
                  "_writing", "ending")
 
     def __init__(self, heads: HeadParser, limits: HttpLimits, defaults: DefaultFields) -> None:
@@ -121,6 +121,7 @@ class Http1:
         self._length: int | None = None  # its Content-Length
         self._flags = 0
         self._has_body = True
+        self._plain = False  # nothing but the body's length can make the response end in an unusual way
         self._wants_trailers = False
         self._response_left = 0
         self._version = "1.1"
@@ -333,6 +334,7 @@ class Http1:
     def drain(self) -> None:
         """Let the running response be the last one; without one, the connection ends."""
         self._draining = True
+        self._plain = False
         if self._writing is W_NOTHING and self._partial is None and self.ending is OPEN:
             self._stop(CLOSE)
 
@@ -353,12 +355,15 @@ class Http1:
             raise UnexpectedMessage("http.response.start", "http.response.body")
         self._lines, self._length, self._flags = render_head(status, headers)
         self._has_body = not self._is_head and status not in NO_BODY_STATUSES
+        self._plain = self._has_body and not trailers and not self._draining and self._version == "1.1" and not self._limits.requests_per_connection
         self._wants_trailers = trailers
         self._writing = W_FIRST
 
     def write(self, stream: int, data: bytes, more: bool) -> None:  # noqa: FBT001, ARG002 - the hot path passes it by position
         """Write body bytes; `more=False` ends the body. More bytes than Content-Length said: those are written, then it raises."""
         if self._writing is W_FIRST:
+            if not more and self._write_whole(data):
+                return
             self._finish_head(None if more or self._wants_trailers else len(data))
         elif self._writing is not W_BODY:
             raise UnexpectedMessage("http.response.body", "nothing: the response is complete")
@@ -375,6 +380,17 @@ class Http1:
             self._out.append(data)
         if not more:
             self._end_body()
+
+    def _write_whole(self, data: bytes) -> bool:
+        """Write the usual response: whole, of the length it says, on a connection that stays. False: the long way, please."""
+        # Fast path: what `_finish_head`, `_end_body` and `_meet` would do. benchmarks/micro/whole_response.py guards this.
+        if (self._length != len(data) or self._flags or self._reading is not R_DONE or not self._plain or self._framing is not PERSISTENT):
+            return False
+        self._out += self._lines
+        self._out += (self._defaults.last, data)
+        self._reading = R_HEAD
+        self._writing = W_NOTHING
+        return True
 
     def begin_file(self, stream: int, size: int, *, more: bool) -> bool:  # noqa: ARG002
         """Announce `size` body bytes that the caller puts on the wire itself; False where the response has no body to put them in."""

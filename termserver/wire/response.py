@@ -32,6 +32,7 @@ _REPEATED: Final = frozenset({
     b"x-content-type-options", b"x-frame-options", b"x-xss-protection",
 })
 _known_lines: dict[Iterable[bytes], bytes] = {}  # (name, value) -> line, checked
+_known_lengths: dict[Iterable[bytes], tuple[bytes, int]] = {}  # (name, value) of a Content-Length -> line, bytes
 
 
 def render_head(status: int, headers: Iterable[Iterable[bytes]]) -> tuple[list[bytes], int | None, int]:
@@ -44,18 +45,22 @@ def render_head(status: int, headers: Iterable[Iterable[bytes]]) -> tuple[list[b
     flags = 0
     try:
         for pair in headers:
-            line = _known_lines.get(pair) if type(pair) is tuple else None
-            if line is not None:
-                lines.append(line)
-                continue
+            if type(pair) is tuple:
+                line = _known_lines.get(pair)
+                if line is not None:
+                    lines.append(line)
+                    continue
+                if length is None and pair in _known_lengths:
+                    line, length = _known_lengths[pair]
+                    lines.append(line)
+                    continue
             name, value = pair
             lower = _check(name, value)
             if lower not in _STEERING:
                 lines.append(_render(lower, name, value))
             elif lower == b"content-length":
-                length = _take_length(value, length)
-                if status != 204:  # noqa: PLR2004 - RFC 9110 §8.6: a 204 has none; a 304 may say what a 200 would have
-                    lines.append(b"content-length: " + value + b"\r\n")
+                length = _take_length(name, value, length)
+                lines.append(b"content-length: " + value + b"\r\n")
             elif lower == b"connection":
                 flags |= CLOSE if b"close" in value.lower() else 0
             elif lower == b"date" or lower == b"server":  # noqa: PLR1714 - a tuple would be made for each
@@ -67,6 +72,8 @@ def render_head(status: int, headers: Iterable[Iterable[bytes]]) -> tuple[list[b
             raise
         message = f"headers are pairs of byte strings: {error}"
         raise InvalidMessage(message) from error
+    if status == 204 and length is not None:  # noqa: PLR2004 - RFC 9110 §8.6: a 204 has none; a 304 may say what a 200 would have
+        lines = [line for line in lines if not line.startswith(b"content-length: ")]
     return lines, length, flags
 
 
@@ -91,11 +98,14 @@ def _render(lower: bytes, name: bytes, value: bytes) -> bytes:
     return line
 
 
-def _take_length(value: bytes, earlier: int | None) -> int:
+def _take_length(name: bytes, value: bytes, earlier: int | None) -> int:
     length = parse_length(value)
     if length is None or earlier is not None:
         message = f"content-length is given once, as digits, not {value!r}"
         raise InvalidMessage(message)
+    if len(_known_lengths) >= _MAX_LINES:
+        _known_lengths.clear()
+    _known_lengths[name, value] = (b"content-length: " + value + b"\r\n", length)
     return length
 
 
