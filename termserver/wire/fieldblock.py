@@ -38,7 +38,7 @@ _KINDS: Final = dict.fromkeys((
     b"sec-gpc", b"sec-websocket-extensions", b"sec-websocket-protocol", b"sec-websocket-version", b"upgrade-insecure-requests",
     b"user-agent", b"via", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-requested-with",
 ), REPEATED) | {b"proxy": DROPPED} | dict.fromkeys(
-    (b"connection", b"content-length", b"expect", b"te", b"transfer-encoding", b"upgrade"), NOTED)
+    (b"connection", b"content-length", b"expect", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"), NOTED)  # llhttp heeds the fourth
 
 
 class Underscores(Enum):
