@@ -8,7 +8,6 @@ the pairs they made the first time. A callback per line was three times as slow.
 What llhttp leaves open is decided here: the one Host, transfer codings, list-valued fields, names with `_`.
 """
 
-from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, NoReturn
 
@@ -21,23 +20,23 @@ CHUNKED: Final = -1  # the length of a chunked body
 
 _KEPT_LINES: Final = 4_096
 _KEPT_LINE_SIZE: Final = 256
-_DROPPED: Final = (b"", b"")
 
 
 class _Kind(Enum):
     REPEATED = auto()  # clients repeat the line from request to request, and it holds no secret: it is kept
+    HOST = auto()
     NOTED = auto()  # it steers the connection
     DROPPED = auto()
 
 
-REPEATED, NOTED, DROPPED = _Kind
+REPEATED, HOST, NOTED, DROPPED = _Kind
 _KINDS: Final = dict.fromkeys((
     b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"access-control-request-headers",
-    b"access-control-request-method", b"cache-control", b"content-type", b"dnt", b"from", b"host", b"origin", b"pragma", b"priority", b"purpose",
+    b"access-control-request-method", b"cache-control", b"content-type", b"dnt", b"from", b"origin", b"pragma", b"priority", b"purpose",
     b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user",
     b"sec-gpc", b"sec-websocket-extensions", b"sec-websocket-protocol", b"sec-websocket-version", b"upgrade-insecure-requests",
     b"user-agent", b"via", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-requested-with",
-), REPEATED) | {b"proxy": DROPPED} | dict.fromkeys(
+), REPEATED) | {b"host": HOST, b"proxy": DROPPED} | dict.fromkeys(
     (b"connection", b"content-length", b"expect", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"), NOTED)  # llhttp heeds the fourth
 
 
@@ -59,36 +58,21 @@ class RefusedError(Exception):
         self.reason = reason
 
 
-class _KeptLines(dict[bytes, tuple[bytes, bytes]]):
-    """Field lines -> (name, value). A line that is not kept is parsed by `parse`."""
-
-    def __init__(self, parse: Callable[[bytes], tuple[bytes, bytes]]) -> None:
-        super().__init__()
-        self._parse = parse
-
-    def __missing__(self, line: bytes) -> tuple[bytes, bytes]:
-        return self._parse(line)
-
-
 class FieldBlock:
     """Reads one block of field lines after the other; what the last `read` found stands in its attributes."""
 
-    __slots__ = ("_complete", "_kept", "_parser", "_underscores", "dropped", "headers", "hosts", "noted", "refused_name")
+    __slots__ = ("_complete", "_kept", "_parser", "_underscores", "count", "headers", "hosts", "noted")
 
     def __init__(self, underscores: Underscores) -> None:
         """Make the parser; it is kept for as long as the heads it reads leave it at the start of a message."""
         self._underscores = underscores
-        self._kept = _KeptLines(self._parse_line)
+        self._kept: dict[bytes, tuple[bytes, bytes]] = {}  # field line -> (name, value)
         self._parser = httptools.HttpRequestParser(self)
-        self._clear()
-
-    def _clear(self) -> None:
+        self._complete = False
         self.headers: Fields = []
         self.hosts: list[bytes] = []
-        self.noted: dict[bytes, list[bytes]] = {}
-        self.dropped = 0
-        self.refused_name = False
-        self._complete = False
+        self.noted: dict[bytes, list[bytes]] = {}  # the values of fields that steer the connection
+        self.count = 0  # lines that came, dropped ones included
 
     def on_headers_complete(self) -> None:
         """Mark the blank line (httptools calls it)."""
@@ -96,7 +80,7 @@ class FieldBlock:
 
     def read(self, head: bytes, version: str) -> None:
         """Parse a whole head, blank line included. Raises `RefusedError`."""
-        self._clear()
+        self._complete = False
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -107,44 +91,55 @@ class FieldBlock:
         if not self._complete:
             self._parser = httptools.HttpRequestParser(self)
             raise RefusedError(400, "malformed head")
-        self.headers = list(map(self._kept.__getitem__, head.split(b"\r\n")[1:-2]))
-        if self.noted or version != "1.1":
-            self._parser = httptools.HttpRequestParser(self)  # it may wait for a body now, or for nothing more after a `close`
-        if self.dropped:
-            self.headers = [pair for pair in self.headers if pair is not _DROPPED]
-            if self.refused_name:
-                raise RefusedError(400, "a field name with an underscore")
+        try:
+            self._split(head)
+        finally:
+            if self.noted or version != "1.1":
+                self._parser = httptools.HttpRequestParser(self)  # it may wait for a body now, or for nothing more after a `close`
 
-    def _parse_line(self, line: bytes) -> tuple[bytes, bytes]:
-        name, _, value = line.partition(b":")
-        pair = name, value = name.lower(), value.strip(b" \t")
-        kind = _KINDS.get(name)
-        if kind is None:
-            if b"_" not in name or self._underscores is Underscores.ALLOW:
-                return pair
-            self.refused_name = self._underscores is Underscores.REJECT
-            kind = DROPPED
-        if kind is REPEATED:
-            self._keep(line, pair)
-        elif kind is DROPPED:  # `Proxy` is httpoxy, CVE-2016-1000111 (spec attacks B4)
-            self.dropped += 1
-            return _DROPPED
-        elif name == b"connection" and value.lower() == b"keep-alive":
-            self._keep(line, pair)  # what HTTP/1.1 does anyway
-        else:
+    def _split(self, head: bytes) -> None:
+        """Take an accepted head apart. Its first line is the request line, its last two end the block."""
+        self.hosts = []
+        self.noted = {}
+        headers = self.headers = []
+        kept = self._kept
+        lines = head.split(b"\r\n")[1:-2]
+        self.count = len(lines)
+        for line in lines:
+            pair = kept.get(line)
+            if pair is None:
+                name, _, value = line.partition(b":")
+                name = name.lower()  # noqa: PLW2901 - the value is its own lower case from here on
+                pair = (name, value.strip(b" \t"))
+                kind = _KINDS.get(name)
+                if (kind is not None or b"_" in name) and not self._take(kind, line, pair):
+                    continue
+            headers.append(pair)
+
+    def _take(self, kind: _Kind | None, line: bytes, pair: tuple[bytes, bytes]) -> bool:
+        """Keep, note or drop a field; answer whether it goes to the application. Raises `RefusedError`."""
+        name, value = pair
+        if kind is REPEATED or (name == b"connection" and value.lower() == b"keep-alive"):  # which is what HTTP/1.1 does anyway
+            if len(line) <= _KEPT_LINE_SIZE:
+                if len(self._kept) >= _KEPT_LINES:
+                    self._kept.clear()
+                self._kept[line] = pair
+        elif kind is HOST:
+            self.hosts.append(value)
+        elif kind is NOTED:
             self.noted.setdefault(name, []).append(value)
-        return pair
-
-    def _keep(self, line: bytes, pair: tuple[bytes, bytes]) -> None:
-        if len(line) <= _KEPT_LINE_SIZE:
-            if len(self._kept) >= _KEPT_LINES:
-                self._kept.clear()
-            self._kept[line] = pair
+        elif kind is DROPPED:  # `Proxy` is httpoxy, CVE-2016-1000111 (spec attacks B4)
+            return False
+        elif self._underscores is Underscores.REJECT:
+            self.noted.setdefault(name, []).append(value)  # whatever follows is not looked at: the parser starts anew
+            raise RefusedError(400, "a field name with an underscore")
+        else:
+            return self._underscores is Underscores.ALLOW
+        return True
 
     def _refuse(self, head: bytes, reason: str) -> NoReturn:
         """Say more than llhttp when a transfer coding is the cause: 501 for one that exists, 400 for nonsense (spec attacks A4)."""
-        for line in head.split(b"\r\n")[1:-2]:
-            self._parse_line(line)
+        self._split(head)
         codings = self.noted.get(b"transfer-encoding")
         if codings is not None and b"content-length" not in self.noted:
             _check_codings(codings)
@@ -161,16 +156,11 @@ class FieldBlock:
                 raise RefusedError(400, "a field that no trailer section may hold")
         return self.headers
 
-    @property
-    def count(self) -> int:
-        """Field lines that came, dropped ones included."""
-        return len(self.headers) + self.dropped
-
     # what the fields say
 
     def host(self) -> bytes | None:
         """The one Host. Raises `RefusedError` where there are several, or one that is none (RFC 9112 §3.2)."""
-        hosts = [value for name, value in self.headers if name == b"host"]
+        hosts = self.hosts
         if not hosts:
             return None
         if len(hosts) > 1:

@@ -119,7 +119,8 @@ class HeadParser:
         host = fields.host()
         self._check_host(host, version)
         if not fields.noted:
-            known = _Known(fields.headers, host, PERSISTENT if fields.keeps_alive(version) else _FINAL, None)
+            persists = version == "1.1" or fields.keeps_alive(version)
+            known = _Known(fields.headers, host, PERSISTENT if persists else _FINAL, None)
         else:
             length = fields.body_length(version)
             expects_continue = version == "1.1" and fields.expects_continue()
