@@ -87,7 +87,7 @@ class FieldBlock:
             self._parser = httptools.HttpRequestParser(self)  # llhttp stops after the head, as we do
         except httptools.HttpParserError as error:
             self._parser = httptools.HttpRequestParser(self)
-            self._refuse(head, str(error))
+            self._refuse(head, version, str(error))
         if not self._complete:
             self._parser = httptools.HttpRequestParser(self)
             raise RefusedError(400, "malformed head")
@@ -137,11 +137,11 @@ class FieldBlock:
             return self._underscores is Underscores.ALLOW
         return True
 
-    def _refuse(self, head: bytes, reason: str) -> NoReturn:
+    def _refuse(self, head: bytes, version: str, reason: str) -> NoReturn:
         """Say more than llhttp when a transfer coding is the cause: 501 for one that exists, 400 for nonsense (spec attacks A4)."""
         self._split(head)
         codings = self.noted.get(b"transfer-encoding")
-        if codings is not None and b"content-length" not in self.noted:
+        if codings is not None and version == "1.1" and b"content-length" not in self.noted:
             _check_codings(codings)
         raise RefusedError(400, reason[:1].lower() + reason[1:])
 
