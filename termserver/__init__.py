@@ -19,8 +19,8 @@ def run(app: str | Callable[..., object], **options: object) -> int:
     Raises TypeError for an option that there is not, `ConfigError` for a value that cannot be used, other `TermserverError`s where it
     cannot start.
     """
-    from termserver.net import runner  # noqa: PLC0415 - importing termserver must not install a reactor
-    from termserver.sources import from_keywords  # noqa: PLC0415
+    from termserver.net import runner
+    from termserver.sources import from_keywords
 
     return runner.run(from_keywords(app, **options))
 
@@ -30,7 +30,7 @@ async def serve(app: str | Callable[..., object], *, ready: Callable[[list[Any]]
 
     `ready` is called once with the addresses listened at: `(host, port)` pairs, or the paths of Unix sockets.
     """
-    from termserver.net import runner  # noqa: PLC0415
-    from termserver.sources import from_keywords  # noqa: PLC0415
+    from termserver.net import runner
+    from termserver.sources import from_keywords
 
     await runner.serve(from_keywords(app, **options), ready)

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(effective: Effective) -> int:
     config = effective.usable()
-    from termserver.net.runner import run  # noqa: PLC0415 - installs the reactor; not for help and errors
+    from termserver.net.runner import run
 
     return run(config)
 
@@ -92,7 +92,7 @@ def _load_failure(effective: Effective) -> ApplicationLoadError | None:
     config = effective.config
     if config.application == "":
         return None  # said already
-    from termserver.asgi.app import load_application  # noqa: PLC0415 - not for help and errors
+    from termserver.asgi.app import load_application
 
     try:
         load_application(str(config.application), factory=config.factory, app_dir=config.app_dir)

@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 from termserver.errors import ListenError
 
@@ -13,10 +14,10 @@ def bind_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Bind every address that `host` stands for; port 0 takes one free port for all. Raises `ListenError`."""
     listeners: list[socket.socket] = []
     try:
-        for family, kind, protocol, _, address in _addresses(host, port):
+        for family, address in _addresses(host, port):
             if port == 0 and listeners:
-                address = (address[0], listeners[0].getsockname()[1], *address[2:])  # noqa: PLW2901
-            listener = socket.socket(family, kind, protocol)
+                address = (address[0], listeners[0].getsockname()[1], *address[2:])
+            listener = socket.socket(family, socket.SOCK_STREAM)
             listeners.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -32,9 +33,9 @@ def bind_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
     return listeners
 
 
-def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys((family, kind, protocol, "", address) for family, kind, protocol, _, address in found))  # type: ignore[arg-type]
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
 def bind_unix(path: str, backlog: int) -> socket.socket:

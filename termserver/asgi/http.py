@@ -15,7 +15,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from termserver.asgi.app import Application, Message
-from termserver.asgi.files import FileSource, copy_file, open_named, open_given
+from termserver.asgi.files import FileSource, copy_file, open_given, open_named
 from termserver.asgi.scope import Scope
 from termserver.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage
 from termserver.wire.events import Fields, HttpEngine, Request
@@ -29,6 +29,7 @@ class Outlet(Protocol):
     @property
     def writable(self) -> bool:
         """Whether the peer keeps up: less than the high-water mark waits to be sent."""
+
     @property
     def sends_files(self) -> bool:
         """Whether `send_file` can put a file on the wire without reading it here."""
@@ -73,8 +74,25 @@ I_OPEN, I_WHOLE, I_GIVEN = _Input
 class HttpExchange:
     """Receive and send of one request."""
 
-    __slots__ = ("_engine", "_gone", "_input", "_outlet", "_parts", "_request_trailers", "_sending", "_stage", "_told", "_trailers", "_waiters",
-                 "request", "running", "sent", "started", "status", "task")
+    __slots__ = (
+        "_engine",
+        "_gone",
+        "_input",
+        "_outlet",
+        "_parts",
+        "_request_trailers",
+        "_sending",
+        "_stage",
+        "_told",
+        "_trailers",
+        "_waiters",
+        "request",
+        "running",
+        "sent",
+        "started",
+        "status",
+        "task",
+    )
 
     def __init__(self, engine: HttpEngine, outlet: Outlet, request: Request) -> None:
         """`started` is for the owner: monotonic seconds, where somebody asks how long it took."""
@@ -103,7 +121,7 @@ class HttpExchange:
             logger.debug("The client left %s %s", self.request.method, self.request.path.decode("ascii"))
         except asyncio.CancelledError:
             self._fail("the application was cancelled")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - one application's fault ends one request
+        except (Exception, SystemExit) as error:
             if self._stage is not DONE and self._gone:
                 logger.info("The application raised after its client had left: %s: %s", type(error).__name__, error)
             else:
@@ -111,7 +129,9 @@ class HttpExchange:
             self._fail("the application raised")
         else:
             if self._stage is not DONE and not self._gone:
-                logger.error("The application returned without a whole response: %s %s", self.request.method, self.request.path.decode("ascii"))
+                logger.error(
+                    "The application returned without a whole response: %s %s", self.request.method, self.request.path.decode("ascii")
+                )
                 self._fail("the application returned without a whole response")
         self.running = False
         self._outlet.returned(self)
@@ -297,7 +317,9 @@ class HttpExchange:
 
     def _send_trailers(self, message: Message) -> None:
         if self._stage is not TRAILERS:
-            raise UnexpectedMessage("http.response.trailers", "http.response.body" if self._stage in {HEAD, BODY} else "http.response.start")
+            raise UnexpectedMessage(
+                "http.response.trailers", "http.response.body" if self._stage in {HEAD, BODY} else "http.response.start"
+            )
         more = bool(message.get("more_trailers", False))
         self._engine.trailers(self.request.stream, message.get("headers", ()), more=more)
         if more:

@@ -29,7 +29,9 @@ class TrustedProxies:
         """`trusted`: addresses, networks in CIDR form, `unix`, `*`."""
         self._everybody = "*" in trusted
         self._unix = self._everybody or "unix" in trusted
-        self._networks: list[IPv4Network | IPv6Network] = [ip_network(entry, strict=False) for entry in trusted if entry not in {"*", "unix"}]
+        self._networks: list[IPv4Network | IPv6Network] = [
+            ip_network(entry, strict=False) for entry in trusted if entry not in {"*", "unix"}
+        ]
         self._address_header = address_header.lower().encode()
         self._port_header = port_header.lower().encode()
         self._known: dict[str, bool] = {}

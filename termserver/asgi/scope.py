@@ -15,8 +15,20 @@ ASGI_VERSION: Final = {"version": "3.0", "spec_version": "2.5"}
 def base_scope(*, scheme: str, client: tuple[str, int] | None, server: tuple[str, int | None] | None, root_path: str) -> Scope:
     """Give what every HTTP request of a connection has in common, and room for what it has not: a dictionary that need not grow is cheaper."""
     return {
-        "type": "http", "asgi": None, "http_version": None, "method": None, "scheme": scheme, "path": None, "raw_path": None,
-        "query_string": None, "root_path": root_path, "headers": None, "client": client, "server": server, "state": None, "extensions": None,
+        "type": "http",
+        "asgi": None,
+        "http_version": None,
+        "method": None,
+        "scheme": scheme,
+        "path": None,
+        "raw_path": None,
+        "query_string": None,
+        "root_path": root_path,
+        "headers": None,
+        "client": client,
+        "server": server,
+        "state": None,
+        "extensions": None,
     }
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport, IProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer, ISSLTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -38,11 +38,17 @@ OPEN, CLOSE, LINGER, RESET = Ending
 A_REQUEST: Final = Awaiting.REQUEST
 
 if sys.version_info >= (3, 12):
-    def start_task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> "asyncio.Task[None]":
+
+    def start_task(
+        coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context
+    ) -> "asyncio.Task[None]":
         """Run the coroutine until it first waits; one that never does costs no turn of the loop."""
         return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
 else:
-    def start_task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> "asyncio.Task[None]":
+
+    def start_task(
+        coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context
+    ) -> "asyncio.Task[None]":
         """Run the coroutine from the loop's next turn on."""
         return loop.create_task(coroutine, context=context)
 
@@ -51,8 +57,23 @@ else:
 class Connection:
     """One HTTP/1 connection. Also the `Outlet` of its exchanges."""
 
-    __slots__ = ("_base", "_drainers", "_ended", "_engine", "_exchange", "_in_turn", "_input_over", "_opened", "_paused", "_pace", "_server", "_written",
-                 "sends_files", "transport", "writable")
+    __slots__ = (
+        "_base",
+        "_drainers",
+        "_ended",
+        "_engine",
+        "_exchange",
+        "_in_turn",
+        "_input_over",
+        "_opened",
+        "_pace",
+        "_paused",
+        "_server",
+        "_written",
+        "sends_files",
+        "transport",
+        "writable",
+    )
 
     transport: Any  # ITransport, or LoopTransport with more
 
@@ -77,8 +98,10 @@ class Connection:
         server, now = self._server, monotonic()
         self._opened = now
         timeouts = server.config.timeouts
-        self._pace = Pace(self, timeouts, now, first=timeouts.tls_handshake if ISSLTransport.providedBy(transport) else timeouts.header_read)
-        transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
+        self._pace = Pace(
+            self, timeouts, now, first=timeouts.tls_handshake if ISSLTransport.providedBy(transport) else timeouts.header_read
+        )
+        transport.registerProducer(self, True)
         if isinstance(transport, LoopTransport):
             self._set_buffer_limits()
             self.sends_files = True

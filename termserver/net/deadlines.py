@@ -31,7 +31,9 @@ class Timed(Protocol):
 class Deadlines:
     """The wheel of one worker."""
 
-    def __init__(self, *, interval: float = _LONGEST, clock: Callable[[], float] = time.monotonic, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, *, interval: float = _LONGEST, clock: Callable[[], float] = time.monotonic, wall_clock: Callable[[], float] = time.time
+    ) -> None:
         """`interval` in seconds is how late a time-out may come; the clocks are for tests."""
         self.interval = min(max(interval, _SHORTEST), _LONGEST)
         self._clock = clock

@@ -71,7 +71,10 @@ class _Departure:
             logger.log(
                 logging.INFO if exchange.begun else logging.WARNING,
                 "%s %s: cancelled %.0f s after its client left; it was waiting for %s",
-                exchange.request.method, exchange.request.path.decode("ascii"), now - self._since, exchange.waiting_for,
+                exchange.request.method,
+                exchange.request.path.decode("ascii"),
+                now - self._since,
+                exchange.waiting_for,
             )
             task.cancel()
         else:
@@ -81,5 +84,8 @@ class _Departure:
             task.print_stack(file=stack)
             logger.warning(
                 "%s %s: still running %.0f s after its client left, cancelled in vain\n%s",
-                exchange.request.method, exchange.request.path.decode("ascii"), now - self._since, stack.getvalue(),
+                exchange.request.method,
+                exchange.request.path.decode("ascii"),
+                now - self._since,
+                stack.getvalue(),
             )

@@ -14,7 +14,15 @@ from typing import Any, Final, cast
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IListeningPort, IProtocol, IProtocolFactory, IPushProducer, IStreamServerEndpoint, ITransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IProtocolFactory,
+    IPushProducer,
+    IStreamServerEndpoint,
+    ITransport,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -56,7 +64,7 @@ class LoopTransport(asyncio.Protocol):
         self._protocol = protocol
         self._half_closeable = IHalfCloseableProtocol.providedBy(protocol)
         protocol.makeConnection(self)
-        self.data_received = protocol.dataReceived
+        self.data_received = protocol.dataReceived  # type: ignore[method-assign] - the point of it: see the module's docstring
         loop_transport.set_protocol(self)
 
     def eof_received(self) -> bool:

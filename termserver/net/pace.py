@@ -41,8 +41,26 @@ class Paced(Protocol):
 class Pace:
     """The deadlines of one connection."""
 
-    __slots__ = ("_body_active", "_body_bytes", "_body_since", "_connection", "_half_closed_at", "_half_closed_progress", "_keep_alive", "_look_at", "_phase_due",
-                 "_reading", "_since", "_stall_bytes", "_stall_since", "_timeouts", "_window_bytes", "_window_since", "deadline", "phase")
+    __slots__ = (
+        "_body_active",
+        "_body_bytes",
+        "_body_since",
+        "_connection",
+        "_half_closed_at",
+        "_half_closed_progress",
+        "_keep_alive",
+        "_look_at",
+        "_phase_due",
+        "_reading",
+        "_since",
+        "_stall_bytes",
+        "_stall_since",
+        "_timeouts",
+        "_window_bytes",
+        "_window_since",
+        "deadline",
+        "phase",
+    )
 
     def __init__(self, connection: Paced, timeouts: Timeouts, now: float, *, first: float) -> None:
         """`first`: seconds a new connection has for its first byte. It said nothing, so it is told nothing (spec limits L12)."""
@@ -66,7 +84,7 @@ class Pace:
         """Wait for the next request."""
         self.phase = REQUEST
         due = self._phase_due = now + self._keep_alive
-        self.deadline = due if due < self._look_at else self._look_at
+        self.deadline = min(self._look_at, due)
 
     def enter(self, phase: Awaiting, now: float) -> None:
         """Wait for something else; staying in a phase changes nothing."""

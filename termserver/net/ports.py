@@ -7,9 +7,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ISSLTransport
 from twisted.internet.address import UNIXAddress
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ISSLTransport
 
 from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
 from termserver.errors import ListenError

@@ -13,7 +13,7 @@ from termserver.errors import ConfigError
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """Make a loop."""
     try:
-        import uvloop  # noqa: PLC0415 - not on Windows
+        import uvloop
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
@@ -24,11 +24,11 @@ def install(loop: asyncio.AbstractEventLoop) -> Any:
     asyncio.set_event_loop(loop)
     installed = sys.modules.get("twisted.internet.reactor")
     if installed is None:
-        from twisted.internet import asyncioreactor  # noqa: PLC0415 - importing a reactor installs it
+        from twisted.internet import asyncioreactor
 
         asyncioreactor.install(loop)
-    from twisted.internet import reactor  # noqa: PLC0415
-    from twisted.internet.asyncioreactor import AsyncioSelectorReactor  # noqa: PLC0415
+    from twisted.internet import reactor
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
     if not isinstance(reactor, AsyncioSelectorReactor):
         message = f"Twisted's reactor is {type(reactor).__name__} already; import termserver before what installs it"

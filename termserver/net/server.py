@@ -13,8 +13,8 @@ import time
 from enum import Enum, auto
 from typing import Any
 
-from zope.interface import implementer
 from twisted.internet.interfaces import IAddress, IProtocolFactory
+from zope.interface import implementer
 
 from termserver.asgi.app import Application
 from termserver.asgi.http import HttpExchange
@@ -67,19 +67,27 @@ class Server:
         self._access_log = access_log
         self.times_requests = access_log is not None or config.timeouts.connection_age > 0
         self._capacity = config.limits.connections if config.limits.connections is not None else default_capacity()
-        self._heads = HeadParser(config.limits, underscores=Underscores(config.underscore_headers),
-                                 allowed_hosts=frozenset(host.lower().encode() for host in config.allowed_hosts))
+        self._heads = HeadParser(
+            config.limits,
+            underscores=Underscores(config.underscore_headers),
+            allowed_hosts=frozenset(host.lower().encode() for host in config.allowed_hosts),
+        )
         self._defaults = DefaultFields(config.server_name.encode())
         self.deadlines = Deadlines(interval=_shortest_timeout(config) / 4)
         self.departures = Departures(self.deadlines, config.timeouts)
         self._lingering: set[HttpExchange] = set()  # calls that go on after their response
         self._rejections = RateLimited(logger)
-        self.proxies = TrustedProxies(config.proxy.trusted, config.proxy.address_header, config.proxy.port_header) if config.proxy.headers else None
+        self.proxies = (
+            TrustedProxies(config.proxy.trusted, config.proxy.address_header, config.proxy.port_header) if config.proxy.headers else None
+        )
         self.lifespan = Lifespan(app, required=config.lifespan == "on")
         self.state: dict[str, Any] = self.lifespan.state
         self.stopping = asyncio.Event()
         self.extensions: dict[str, dict[str, object]] = {
-            "http.response.trailers": {}, "http.response.early_hint": {}, "http.response.pathsend": {}, "http.response.zerocopysend": {},
+            "http.response.trailers": {},
+            "http.response.early_hint": {},
+            "http.response.pathsend": {},
+            "http.response.zerocopysend": {},
             "termserver.shutdown": {"event": self.stopping},
         }
         self._empty: asyncio.Future[None] | None = None
@@ -139,11 +147,15 @@ class Server:
             connection.tell_disconnect()
         if await self._emptied(end - time.monotonic()):
             return
-        logger.warning("%d connections and %d application calls are left at the end of the grace period: ended", len(self.connections), self.running)
+        logger.warning(
+            "%d connections and %d application calls are left at the end of the grace period: ended", len(self.connections), self.running
+        )
         self._cancel_calls()
         await self._emptied(self.config.timeouts.application_cancel)
         for exchange in self._calls():
-            logger.error("%s %s: still running after it was cancelled: abandoned", exchange.request.method, exchange.request.path.decode("ascii"))
+            logger.error(
+                "%s %s: still running after it was cancelled: abandoned", exchange.request.method, exchange.request.path.decode("ascii")
+            )
 
     def _calls(self) -> set[HttpExchange]:
         """Give the application calls that still run."""
@@ -277,6 +289,16 @@ def default_capacity() -> int:
 
 def _shortest_timeout(config: Config) -> float:
     timeouts = config.timeouts
-    times = (timeouts.header_read, timeouts.body_idle, timeouts.keep_alive, timeouts.linger_idle, timeouts.linger_total, timeouts.write_stall,
-             timeouts.application_close, timeouts.application_cancel, timeouts.application, timeouts.half_close)
+    times = (
+        timeouts.header_read,
+        timeouts.body_idle,
+        timeouts.keep_alive,
+        timeouts.linger_idle,
+        timeouts.linger_total,
+        timeouts.write_stall,
+        timeouts.application_close,
+        timeouts.application_cancel,
+        timeouts.application,
+        timeouts.half_close,
+    )
     return min((seconds for seconds in times if seconds), default=1.0)

@@ -36,7 +36,7 @@ class SinkHandler(logging.Handler):
         except Exception:  # noqa: BLE001  (logging's contract: a record that cannot be formatted must not harm who logged it)
             self.handleError(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+    def handleError(self, record: logging.LogRecord) -> None:
         """Say so in the log itself: logging's own way is to print to standard error, which may block."""
         self._sink.write(f"Cannot format a log record of {record.pathname}:{record.lineno}\n{traceback.format_exc()}")
 

@@ -121,9 +121,11 @@ class HttpEngine(Protocol):
     @property
     def awaiting(self) -> Awaiting:
         """What comes next."""
+
     @property
     def wants_data(self) -> bool:
         """Whether reading may go on: nothing is held that waits for the application."""
+
     @property
     def has_input(self) -> bool:
         """Whether bytes are held that another `receive(b"")` may turn into events."""

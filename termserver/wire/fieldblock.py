@@ -30,14 +30,47 @@ class _Kind(Enum):
 
 
 REPEATED, HOST, NOTED, DROPPED = _Kind
-_KINDS: Final = dict.fromkeys((
-    b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"access-control-request-headers",
-    b"access-control-request-method", b"cache-control", b"content-type", b"dnt", b"from", b"origin", b"pragma", b"priority", b"purpose",
-    b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user",
-    b"sec-gpc", b"sec-websocket-extensions", b"sec-websocket-protocol", b"sec-websocket-version", b"upgrade-insecure-requests",
-    b"user-agent", b"via", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-requested-with",
-), REPEATED) | {b"host": HOST, b"proxy": DROPPED} | dict.fromkeys(
-    (b"connection", b"content-length", b"expect", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"), NOTED)  # llhttp heeds the fourth
+_KINDS: Final = (
+    dict.fromkeys(
+        (
+            b"accept",
+            b"accept-charset",
+            b"accept-encoding",
+            b"accept-language",
+            b"access-control-request-headers",
+            b"access-control-request-method",
+            b"cache-control",
+            b"content-type",
+            b"dnt",
+            b"from",
+            b"origin",
+            b"pragma",
+            b"priority",
+            b"purpose",
+            b"sec-ch-ua",
+            b"sec-ch-ua-mobile",
+            b"sec-ch-ua-platform",
+            b"sec-fetch-dest",
+            b"sec-fetch-mode",
+            b"sec-fetch-site",
+            b"sec-fetch-user",
+            b"sec-gpc",
+            b"sec-websocket-extensions",
+            b"sec-websocket-protocol",
+            b"sec-websocket-version",
+            b"upgrade-insecure-requests",
+            b"user-agent",
+            b"via",
+            b"x-forwarded-host",
+            b"x-forwarded-port",
+            b"x-forwarded-proto",
+            b"x-requested-with",
+        ),
+        REPEATED,
+    )
+    | {b"host": HOST, b"proxy": DROPPED}
+    | dict.fromkeys((b"connection", b"content-length", b"expect", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"), NOTED)
+)  # llhttp heeds the fourth
 
 
 class Underscores(Enum):
@@ -109,7 +142,7 @@ class FieldBlock:
             pair = kept.get(line)
             if pair is None:
                 name, _, value = line.partition(b":")
-                name = name.lower()  # noqa: PLW2901 - the value is its own lower case from here on
+                name = name.lower()
                 pair = (name, value.strip(b" \t"))
                 kind = _KINDS.get(name)
                 if (kind is not None or b"_" in name) and not self._take(kind, line, pair):

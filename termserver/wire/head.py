@@ -25,17 +25,52 @@ _SEEN_BLOCKS: Final = 4_096
 _KNOWN_BLOCK_SIZE: Final = 2_048  # none longer than this: 1 MiB of blocks at the most
 
 # RFC 9110 §9.3 and the registered methods that llhttp knows. Each has to be upper case: methods are case-sensitive.
-METHODS: Final = {name.encode(): name for name in (
-    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "QUERY", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND",
-    "PROPPATCH", "SEARCH", "UNLOCK", "BIND", "REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "M-SEARCH",
-    "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE", "MKCALENDAR", "LINK", "UNLINK", "SOURCE",
-)}
+METHODS: Final = {
+    name.encode(): name
+    for name in (
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "DELETE",
+        "OPTIONS",
+        "TRACE",
+        "PATCH",
+        "QUERY",
+        "COPY",
+        "LOCK",
+        "MKCOL",
+        "MOVE",
+        "PROPFIND",
+        "PROPPATCH",
+        "SEARCH",
+        "UNLOCK",
+        "BIND",
+        "REBIND",
+        "UNBIND",
+        "ACL",
+        "REPORT",
+        "MKACTIVITY",
+        "CHECKOUT",
+        "MERGE",
+        "M-SEARCH",
+        "NOTIFY",
+        "SUBSCRIBE",
+        "UNSUBSCRIBE",
+        "PURGE",
+        "MKCALENDAR",
+        "LINK",
+        "UNLINK",
+        "SOURCE",
+    )
+}
 _METHOD_SIZE: Final = 32
 _UNLIMITED: Final = 1 << 62
 _SLASH: Final = 0x2F
 
 # RFC 3986: visible ASCII. Browsers leave | ^ ` { } and the like unencoded, so those pass; # begins a fragment, which is never sent.
 _TARGET_BYTES: Final = bytes(set(range(0x21, 0x7F)) - {0x23})
+
 
 @dataclass(slots=True)
 class Framing:
@@ -66,7 +101,9 @@ class HeadParser:
 
     __slots__ = ("_allowed_hosts", "_known_10", "_known_11", "_limits", "_safe_size", "_seen", "block")
 
-    def __init__(self, limits: HttpLimits, *, underscores: Underscores = Underscores.DROP, allowed_hosts: frozenset[bytes] = frozenset()) -> None:
+    def __init__(
+        self, limits: HttpLimits, *, underscores: Underscores = Underscores.DROP, allowed_hosts: frozenset[bytes] = frozenset()
+    ) -> None:
         """`allowed_hosts`: lower-case host names without port, `.name` for a domain and all below it; empty allows every host."""
         self._limits = limits
         self._allowed_hosts = allowed_hosts
@@ -210,7 +247,9 @@ class HeadParser:
 
 def _version_refusal(version: bytes) -> RefusedError:
     """505 for a well-formed version that is not ours, 400 for what is no version (RFC 9112 §2.3)."""
-    well_formed = len(version) == 8 and version[:5] == b"HTTP/" and version[5:6].isdigit() and version[6:7] == b"." and version[7:].isdigit()  # noqa: PLR2004
+    well_formed = (
+        len(version) == 8 and version[:5] == b"HTTP/" and version[5:6].isdigit() and version[6:7] == b"." and version[7:].isdigit()
+    )  # noqa: PLR2004
     return RefusedError(505, "HTTP version not supported") if well_formed else RefusedError(400, "malformed HTTP version")
 
 

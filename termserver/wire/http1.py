@@ -14,7 +14,7 @@ from typing import Final
 
 from termserver.errors import InvalidMessage, UnexpectedMessage
 from termserver.wire.chunked import ChunkedDecoder, has_bare_line_end
-from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpLimits, Rejected, Request, Trailers
+from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpLimits, Rejected, Trailers
 from termserver.wire.fieldblock import CHUNKED, RefusedError
 from termserver.wire.fields import NO_BODY as NO_BODY_STATUSES
 from termserver.wire.fields import REASONS, STATUS_LINES
@@ -89,9 +89,37 @@ class DefaultFields:
 class Http1:
     """One connection, server side. Satisfies `HttpEngine`; the stream is always 0."""
 
-    __slots__ = ("_chunks", "_continue", "_credit", "_defaults", "_discarded", "_draining", "_flags", "_framing", "_has_body", "_heads", "_held", "_is_head", "_left", "_length", "_lines", "_limits", "_out",
-                 "_outbound", "_partial", "_plain", "_reading", "_received", "_requests", "_response_left", "_skipped", "_version", "_wants_trailers",
-                 "_writing", "ending")
+    __slots__ = (
+        "_chunks",
+        "_continue",
+        "_credit",
+        "_defaults",
+        "_discarded",
+        "_draining",
+        "_flags",
+        "_framing",
+        "_has_body",
+        "_heads",
+        "_held",
+        "_is_head",
+        "_left",
+        "_length",
+        "_limits",
+        "_lines",
+        "_out",
+        "_outbound",
+        "_partial",
+        "_plain",
+        "_reading",
+        "_received",
+        "_requests",
+        "_response_left",
+        "_skipped",
+        "_version",
+        "_wants_trailers",
+        "_writing",
+        "ending",
+    )
 
     def __init__(self, heads: HeadParser, limits: HttpLimits, defaults: DefaultFields) -> None:
         """`heads`, `limits` and `defaults` are shared by the connections of a worker."""
@@ -314,8 +342,10 @@ class Http1:
         else:
             if self._writing is not W_DONE:
                 body = b"" if self._is_head and self._writing is not W_NOTHING else _BODIES[status]
-                self._out.append(b"%bcontent-type: text/plain\r\ncontent-length: %d\r\n%b%bconnection: close\r\n\r\n%b" % (
-                    STATUS_LINES[status], len(_BODIES[status]), _EXTRA_FIELDS.get(status, b""), self._defaults.both, body))
+                self._out.append(
+                    b"%bcontent-type: text/plain\r\ncontent-length: %d\r\n%b%bconnection: close\r\n\r\n%b"
+                    % (STATUS_LINES[status], len(_BODIES[status]), _EXTRA_FIELDS.get(status, b""), self._defaults.both, body)
+                )
             self._stop(LINGER)
         return Rejected(status, reason)
 
@@ -355,7 +385,9 @@ class Http1:
             raise UnexpectedMessage("http.response.start", "http.response.body")
         self._lines, self._length, self._flags = render_head(status, headers)
         self._has_body = not self._is_head and status not in NO_BODY_STATUSES
-        self._plain = self._has_body and not trailers and not self._draining and self._version == "1.1" and not self._limits.requests_per_connection
+        self._plain = (
+            self._has_body and not trailers and not self._draining and self._version == "1.1" and not self._limits.requests_per_connection
+        )
         self._wants_trailers = trailers
         self._writing = W_FIRST
 
@@ -384,7 +416,7 @@ class Http1:
     def _write_whole(self, data: bytes) -> bool:
         """Write the usual response: whole, of the length it says, on a connection that stays. False: the long way, please."""
         # Fast path: what `_finish_head`, `_end_body` and `_meet` would do. benchmarks/micro/whole_response.py guards this.
-        if (self._length != len(data) or self._flags or self._reading is not R_DONE or not self._plain or self._framing is not PERSISTENT):
+        if self._length != len(data) or self._flags or self._reading is not R_DONE or not self._plain or self._framing is not PERSISTENT:
             return False
         self._out += self._lines
         self._out += (self._defaults.last, data)
