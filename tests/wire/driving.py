@@ -45,8 +45,21 @@ class Outcome:
     @property
     def heads(self) -> list[tuple[object, ...]]:
         """The requests, `ended` left out: it says how the bytes came."""
-        return [(g.request.method, g.request.target, g.request.path, g.request.query, g.request.headers, g.request.version, g.request.upgrade,
-                 g.body, g.whole, g.trailers) for g in self.got]
+        return [
+            (
+                g.request.method,
+                g.request.target,
+                g.request.path,
+                g.request.query,
+                g.request.headers,
+                g.request.version,
+                g.request.upgrade,
+                g.body,
+                g.whole,
+                g.trailers,
+            )
+            for g in self.got
+        ]
 
 
 class Driver:

@@ -1,9 +1,9 @@
 """The chunked coding, inwards (RFC 9112 §7.1; spec attacks A9 to A13; spec limits L6 and L8)."""
 
 import pytest
-from driving import byte_by_byte
 from hypothesis import given
 from hypothesis import strategies as st
+from wire.driving import byte_by_byte
 
 from termserver.config import Limits
 from termserver.wire.chunked import ChunkedDecoder, has_bare_line_end
@@ -50,45 +50,90 @@ def refuse_every_way(data: bytes, **limits: int) -> int:
     return statuses.pop()
 
 
-@pytest.mark.parametrize(("data", "body"), [
-    pytest.param(b"0\r\n\r\n", b"", id="empty"),
-    pytest.param(b"3\r\nabc\r\n0\r\n\r\n", b"abc", id="one chunk"),
-    pytest.param(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", b"abcde", id="two chunks"),
-    pytest.param(b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", b"01234567890123456789", id="both cases"),
-    pytest.param(b"0003\r\nabc\r\n0000000000000000\r\n\r\n", b"abc", id="leading zeros, sixteen digits"),
-    pytest.param(b"3;a=b;c=\"d\\\" e\"\r\nabc\r\n0;end\r\n\r\n", b"abc", id="extensions"),
-    pytest.param(b"3;\r\nabc\r\n0;\r\n\r\n", b"abc", id="empty extensions"),
-    pytest.param(b"3; a = b\t;\xff\r\nabc\r\n0\r\n\r\n", b"abc", id="blanks and obs-text in an extension"),
-    pytest.param(b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n", id="line ends as data"),
-    pytest.param(b"5\r\n0\r\n\r\n\r\n0\r\n\r\n", b"0\r\n\r\n", id="an end of body as data"),
-])
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        pytest.param(b"0\r\n\r\n", b"", id="empty"),
+        pytest.param(b"3\r\nabc\r\n0\r\n\r\n", b"abc", id="one chunk"),
+        pytest.param(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", b"abcde", id="two chunks"),
+        pytest.param(b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", b"01234567890123456789", id="both cases"),
+        pytest.param(b"0003\r\nabc\r\n0000000000000000\r\n\r\n", b"abc", id="leading zeros, sixteen digits"),
+        pytest.param(b'3;a=b;c="d\\" e"\r\nabc\r\n0;end\r\n\r\n', b"abc", id="extensions"),
+        pytest.param(b"3;\r\nabc\r\n0;\r\n\r\n", b"abc", id="empty extensions"),
+        pytest.param(b"3; a = b\t;\xff\r\nabc\r\n0\r\n\r\n", b"abc", id="blanks and obs-text in an extension"),
+        pytest.param(b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n", id="line ends as data"),
+        pytest.param(b"5\r\n0\r\n\r\n\r\n0\r\n\r\n", b"0\r\n\r\n", id="an end of body as data"),
+    ],
+)
 def test_rfc9112_7_1_bodies(data: bytes, body: bytes) -> None:
     assert decode_every_way(data) == (body, [])
 
 
-@pytest.mark.parametrize("size", [
-    b"0x5", b"+5", b"-5", b"5_0", b"", b" 5", b"5 ", b"5\t", b"\t5", b"5 ;a", b"5,5", b"5.0", b"g", b"\xd9\xa5", b"5\x00", b"5\x0b", b"5\x0c", b"\xa05",
-    b"1" * 17, b"0" * 17, b"5;\x00", b"5;\x7f", b"5;a\x0bb", b"0x0", b"- 0", b"0 ",
-])
+@pytest.mark.parametrize(
+    "size",
+    [
+        b"0x5",
+        b"+5",
+        b"-5",
+        b"5_0",
+        b"",
+        b" 5",
+        b"5 ",
+        b"5\t",
+        b"\t5",
+        b"5 ;a",
+        b"5,5",
+        b"5.0",
+        b"g",
+        b"\xd9\xa5",
+        b"5\x00",
+        b"5\x0b",
+        b"5\x0c",
+        b"\xa05",
+        b"1" * 17,
+        b"0" * 17,
+        b"5;\x00",
+        b"5;\x7f",
+        b"5;a\x0bb",
+        b"0x0",
+        b"- 0",
+        b"0 ",
+    ],
+)
 def test_a9_chunk_size_is_hexadecimal_digits(size: bytes) -> None:
     assert refuse_every_way(size + b"\r\nabcde\r\n0\r\n\r\n") == 400
 
 
-@pytest.mark.parametrize("data", [
-    pytest.param(b"3\r\nabcXX5\r\n", id="two other bytes"),
-    pytest.param(b"3\r\nabc\rX", id="a CR and another byte"),
-    pytest.param(b"3\r\nabc\n0\r\n\r\n", id="LF alone"),
-    pytest.param(b"3\r\nabc0\r\n\r\n", id="nothing"),
-    pytest.param(b"3\r\nabcd\r\n", id="one byte more"),
-    pytest.param(b"3\r\nabc\r\r\n", id="two CRs"),
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"3\r\nabcXX5\r\n", id="two other bytes"),
+        pytest.param(b"3\r\nabc\rX", id="a CR and another byte"),
+        pytest.param(b"3\r\nabc\n0\r\n\r\n", id="LF alone"),
+        pytest.param(b"3\r\nabc0\r\n\r\n", id="nothing"),
+        pytest.param(b"3\r\nabcd\r\n", id="one byte more"),
+        pytest.param(b"3\r\nabc\r\r\n", id="two CRs"),
+    ],
+)
 def test_a10_chunk_data_is_followed_by_crlf(data: bytes) -> None:
     assert refuse_every_way(data) == 400
 
 
-@pytest.mark.parametrize("line", [
-    b"5;a\nb\r\n", b"5;a\rb\r\n", b"5;\n", b"5\n", b"5\r5\r\n", b"5;a\r\rb\r\n", b"5\r\r\n", b"\n5\r\n", b"\r\n5\r\n", b'5;a="\r\n"\n\r\n',
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"5;a\nb\r\n",
+        b"5;a\rb\r\n",
+        b"5;\n",
+        b"5\n",
+        b"5\r5\r\n",
+        b"5;a\r\rb\r\n",
+        b"5\r\r\n",
+        b"\n5\r\n",
+        b"\r\n5\r\n",
+        b'5;a="\r\n"\n\r\n',
+    ],
+)
 def test_a11_no_line_end_inside_a_size_line(line: bytes) -> None:
     assert refuse_every_way(line + b"abcde\r\n0\r\n\r\n") == 400
 
@@ -106,40 +151,48 @@ def test_l8_chunk_extensions() -> None:
     assert decode_every_way(b"1;xx\r\na\r\n0;xx\r\n\r\n", chunk_extensions=0) == (b"a", [])
 
 
-@pytest.mark.parametrize(("section", "trailers"), [
-    pytest.param(b"X: y\r\n", [(b"x", b"y")], id="one"),
-    pytest.param(b"X: y\r\nZ:\r\nX: w \t\r\n", [(b"x", b"y"), (b"z", b""), (b"x", b"w")], id="three"),
-    pytest.param(b"X_Y: z\r\nProxy: p\r\nA: b\r\n", [(b"a", b"b")], id="dropped like header fields"),
-])
+@pytest.mark.parametrize(
+    ("section", "trailers"),
+    [
+        pytest.param(b"X: y\r\n", [(b"x", b"y")], id="one"),
+        pytest.param(b"X: y\r\nZ:\r\nX: w \t\r\n", [(b"x", b"y"), (b"z", b""), (b"x", b"w")], id="three"),
+        pytest.param(b"X_Y: z\r\nProxy: p\r\nA: b\r\n", [(b"a", b"b")], id="dropped like header fields"),
+    ],
+)
 def test_a12_trailers_are_fields(section: bytes, trailers: Fields) -> None:
     assert decode_every_way(b"1\r\na\r\n0\r\n" + section + b"\r\n") == (b"a", trailers)
 
 
-@pytest.mark.parametrize("section", [
-    pytest.param(b"X: y\n\n", id="bare LF"),
-    pytest.param(b"X: y\nZ: w\r\n\r\n", id="bare LF inside"),
-    pytest.param(b"X: y\rZ: w\r\n\r\n", id="bare CR inside"),
-    pytest.param(b"\n", id="LF for the blank line"),
-    pytest.param(b"\rX\r\n\r\n", id="CR ahead"),
-    pytest.param(b"Content-Length: 5\r\n\r\n", id="content-length"),
-    pytest.param(b"Host: a\r\n\r\n", id="host"),
-    pytest.param(b"TE: trailers\r\n\r\n", id="te"),
-    pytest.param(b"transfer-encoding: chunked\r\n\r\n", id="transfer-encoding"),
-    pytest.param(b"transfer-encoding: gzip\r\n\r\n", id="another coding"),
-    pytest.param(b"Connection: close\r\n\r\n", id="connection"),
-    pytest.param(b"Authorization: x\r\n\r\n", id="authorization"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", id="a smuggled request"),
-    pytest.param(b"X : y\r\n\r\n", id="blank ahead of the colon"),
-    pytest.param(b" X: y\r\n\r\n", id="blank ahead of the name"),
-    pytest.param(b"X: y\r\n z\r\n\r\n", id="folding"),
-    pytest.param(b"X: \x00\r\n\r\n", id="NUL"),
-    pytest.param(b": y\r\n\r\n", id="no name"),
-])
+@pytest.mark.parametrize(
+    "section",
+    [
+        pytest.param(b"X: y\n\n", id="bare LF"),
+        pytest.param(b"X: y\nZ: w\r\n\r\n", id="bare LF inside"),
+        pytest.param(b"X: y\rZ: w\r\n\r\n", id="bare CR inside"),
+        pytest.param(b"\n", id="LF for the blank line"),
+        pytest.param(b"\rX\r\n\r\n", id="CR ahead"),
+        pytest.param(b"Content-Length: 5\r\n\r\n", id="content-length"),
+        pytest.param(b"Host: a\r\n\r\n", id="host"),
+        pytest.param(b"TE: trailers\r\n\r\n", id="te"),
+        pytest.param(b"transfer-encoding: chunked\r\n\r\n", id="transfer-encoding"),
+        pytest.param(b"transfer-encoding: gzip\r\n\r\n", id="another coding"),
+        pytest.param(b"Connection: close\r\n\r\n", id="connection"),
+        pytest.param(b"Authorization: x\r\n\r\n", id="authorization"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", id="a smuggled request"),
+        pytest.param(b"X : y\r\n\r\n", id="blank ahead of the colon"),
+        pytest.param(b" X: y\r\n\r\n", id="blank ahead of the name"),
+        pytest.param(b"X: y\r\n z\r\n\r\n", id="folding"),
+        pytest.param(b"X: \x00\r\n\r\n", id="NUL"),
+        pytest.param(b": y\r\n\r\n", id="no name"),
+    ],
+)
 def test_a12_trailers_that_are_refused(section: bytes) -> None:
     assert refuse_every_way(b"1\r\na\r\n0\r\n" + section) == 400
 
 
-@pytest.mark.parametrize("data", [b"", b"3", b"3\r\nab", b"3\r\nabc", b"3\r\nabc\r", b"3\r\nabc\r\n", b"0", b"0\r\n", b"0\r\n\r", b"0\r\nX: y\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"", b"3", b"3\r\nab", b"3\r\nabc", b"3\r\nabc\r", b"3\r\nabc\r\n", b"0", b"0\r\n", b"0\r\n\r", b"0\r\nX: y\r\n"]
+)
 def test_a12_a_body_that_is_cut_is_not_done(data: bytes) -> None:
     for pieces in ([data], byte_by_byte(data)):
         _, rest, done, _ = decode(pieces)
@@ -168,7 +221,7 @@ def encode(chunks: list[bytes], extension: bytes, trailers: list[int]) -> bytes:
     return b"".join([*parts, b"0\r\n", *(b"t%d: v\r\n" % n for n in trailers), b"\r\n"])
 
 
-@given(st.lists(st.binary(max_size=40)), st.sampled_from([b"", b";a", b";a=\"b\""]), st.lists(st.integers(0, 9), max_size=3), st.data())
+@given(st.lists(st.binary(max_size=40)), st.sampled_from([b"", b";a", b';a="b"']), st.lists(st.integers(0, 9), max_size=3), st.data())
 def test_any_split_gives_the_same_body(chunks: list[bytes], extension: bytes, trailers: list[int], data: st.DataObject) -> None:
     coded = encode(chunks, extension, trailers) + BEHIND
     cuts = sorted(data.draw(st.lists(st.integers(0, len(coded)), max_size=8)))
@@ -177,7 +230,9 @@ def test_any_split_gives_the_same_body(chunks: list[bytes], extension: bytes, tr
     assert (body, rest, done, got) == (b"".join(chunks), BEHIND, True, [(b"t%d" % n, b"v") for n in trailers])
 
 
-@given(st.lists(st.one_of(st.binary(max_size=8), st.sampled_from([b"\r\n", b"0\r\n", b"3\r\nabc\r\n", b"X: y\r\n", b";", b"\r"])), max_size=12))
+@given(
+    st.lists(st.one_of(st.binary(max_size=8), st.sampled_from([b"\r\n", b"0\r\n", b"3\r\nabc\r\n", b"X: y\r\n", b";", b"\r"])), max_size=12)
+)
 def test_arbitrary_bytes_decode_alike_or_are_refused_alike(pieces: list[bytes]) -> None:
     def outcome(pieces: list[bytes]) -> tuple[bytes, bytes, bool, Fields] | int:
         try:
@@ -198,9 +253,24 @@ def test_a_decoder_holds_no_more_than_its_limits() -> None:
     assert (len(body), rest) == (100_000, b"")  # data is passed on, never kept
 
 
-@pytest.mark.parametrize(("data", "bare"), [
-    (b"", False), (b"a", False), (b"\r\n", False), (b"a\r\nb\r\n", False), (b"a\r", False), (b"\r\n\r", False), (b"\n", True), (b"a\nb", True),
-    (b"\ra", True), (b"\r\r", True), (b"\r\r\n", True), (b"\n\r", True), (b"\r\n\n", True), (bytearray(b"\n"), True),
-])
+@pytest.mark.parametrize(
+    ("data", "bare"),
+    [
+        (b"", False),
+        (b"a", False),
+        (b"\r\n", False),
+        (b"a\r\nb\r\n", False),
+        (b"a\r", False),
+        (b"\r\n\r", False),
+        (b"\n", True),
+        (b"a\nb", True),
+        (b"\ra", True),
+        (b"\r\r", True),
+        (b"\r\r\n", True),
+        (b"\n\r", True),
+        (b"\r\n\n", True),
+        (bytearray(b"\n"), True),
+    ],
+)
 def test_a14_bare_line_ends(data: bytes, bare: bool) -> None:  # noqa: FBT001
     assert has_bare_line_end(data) is bare

@@ -2,9 +2,9 @@
 
 import httptools
 import pytest
-from driving import chunked, engine, feed_every_way, request
 from hypothesis import example, given
 from hypothesis import strategies as st
+from wire.driving import chunked, engine, feed_every_way, request
 
 from termserver.wire import fieldblock
 from termserver.wire.events import Fields, Request
@@ -30,36 +30,59 @@ def post(lines: bytes, body: bytes = b"hello", version: bytes = b"HTTP/1.1") -> 
 # ---------------------------------------------------------------------- lines
 
 
-@pytest.mark.parametrize("lines", [
-    pytest.param(b": v\r\n", id="no name"),
-    pytest.param(b"Name v\r\n", id="no colon"),
-    pytest.param(b"Name\r\n", id="name alone"),
-    pytest.param(b"Name : v\r\n", id="blank ahead of the colon"),
-    pytest.param(b"Name\t: v\r\n", id="tab ahead of the colon"),
-    pytest.param(b" Name: v\r\n", id="blank ahead of the name"),
-    pytest.param(b"X: a\r\n b\r\n", id="folding"),
-    pytest.param(b"X: a\r\n\tb\r\n", id="folding with a tab"),
-    pytest.param(b"X:\r\n v\r\n", id="folding after an empty value"),
-    pytest.param(b"X: a\r\n \r\n", id="folding of a blank line"),
-    pytest.param(b"Content-Length\r\n: 5\r\n", id="name broken over lines"),
-])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(b": v\r\n", id="no name"),
+        pytest.param(b"Name v\r\n", id="no colon"),
+        pytest.param(b"Name\r\n", id="name alone"),
+        pytest.param(b"Name : v\r\n", id="blank ahead of the colon"),
+        pytest.param(b"Name\t: v\r\n", id="tab ahead of the colon"),
+        pytest.param(b" Name: v\r\n", id="blank ahead of the name"),
+        pytest.param(b"X: a\r\n b\r\n", id="folding"),
+        pytest.param(b"X: a\r\n\tb\r\n", id="folding with a tab"),
+        pytest.param(b"X:\r\n v\r\n", id="folding after an empty value"),
+        pytest.param(b"X: a\r\n \r\n", id="folding of a blank line"),
+        pytest.param(b"Content-Length\r\n: 5\r\n", id="name broken over lines"),
+    ],
+)
 def test_a21_field_lines(lines: bytes) -> None:
     assert status(request(lines)) == 400
 
 
-@pytest.mark.parametrize("head", [
-    b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", b"GET / HTTP/1.1\r\n\tHost: a\r\n\r\n", b"GET / HTTP/1.1\r\n X: y\r\nHost: a\r\n\r\n",
-])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\tHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\n X: y\r\nHost: a\r\n\r\n",
+    ],
+)
 def test_a21_no_blank_ahead_of_the_first_field(head: bytes) -> None:
     assert status(head) == 400
 
 
-@pytest.mark.parametrize("head", [
-    b"GET / HTTP/1.1\nHost: a\n\n", b"GET / HTTP/1.1\r\nHost: a\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\n\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
-    b"GET / HTTP/1.1\rHost: a\r\r", b"GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\rX: y\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n",
-    b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", b"GET / HTTP/1.1\n\r\nHost: a\r\n\r\n", b"GET /\r\n HTTP/1.1\r\nHost: a\r\n\r\n", b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX: \r\r\n\r\n", b"GET / HTTP/1.1\r\nX\r: y\r\nHost: a\r\n\r\n",
-])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\nHost: a\n\n",
+        b"GET / HTTP/1.1\r\nHost: a\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n\n\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
+        b"GET / HTTP/1.1\rHost: a\r\r",
+        b"GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n\rX: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n",
+        b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\n\r\nHost: a\r\n\r\n",
+        b"GET /\r\n HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: \r\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX\r: y\r\nHost: a\r\n\r\n",
+    ],
+)
 def test_a14_lines_end_in_crlf(head: bytes) -> None:
     assert status(head) == 400
 
@@ -97,11 +120,23 @@ def test_b1_next_line_is_a_byte_like_others() -> None:
     assert got.upgrade == b"websocket"
 
 
-@pytest.mark.parametrize(("line", "pair"), [
-    (b"X: y", (b"x", b"y")), (b"X:y", (b"x", b"y")), (b"X: \t y \t ", (b"x", b"y")), (b"X:", (b"x", b"")), (b"X: \t", (b"x", b"")), (b"X: :", (b"x", b":")),
-    (b"Accept: a ", (b"accept", b"a")), (b"ACCEPT:", (b"accept", b"")), (b"X: a  b", (b"x", b"a  b")), (b"X: \xa0y\x85", (b"x", b"\xa0y\x85")),
-    (b"User-Agent: a", (b"user-agent", b"a")), (b"uSER-aGENT: a", (b"user-agent", b"a")),
-])
+@pytest.mark.parametrize(
+    ("line", "pair"),
+    [
+        (b"X: y", (b"x", b"y")),
+        (b"X:y", (b"x", b"y")),
+        (b"X: \t y \t ", (b"x", b"y")),
+        (b"X:", (b"x", b"")),
+        (b"X: \t", (b"x", b"")),
+        (b"X: :", (b"x", b":")),
+        (b"Accept: a ", (b"accept", b"a")),
+        (b"ACCEPT:", (b"accept", b"")),
+        (b"X: a  b", (b"x", b"a  b")),
+        (b"X: \xa0y\x85", (b"x", b"\xa0y\x85")),
+        (b"User-Agent: a", (b"user-agent", b"a")),
+        (b"uSER-aGENT: a", (b"user-agent", b"a")),
+    ],
+)
 def test_rfc9112_5_1_names_in_lower_case_values_without_blanks(line: bytes, pair: tuple[bytes, bytes]) -> None:
     assert accepted(request(line + b"\r\n")).headers == [(b"host", b"a"), pair]
 
@@ -109,7 +144,14 @@ def test_rfc9112_5_1_names_in_lower_case_values_without_blanks(line: bytes, pair
 def test_rfc9110_5_3_fields_keep_their_order_and_number() -> None:
     lines = b"X: 1\r\nCookie: a\r\nAccept: b\r\nX: 2\r\nCookie: c\r\nx: 3\r\nAccept: b\r\n"
     assert accepted(request(lines)).headers == [
-        (b"host", b"a"), (b"x", b"1"), (b"cookie", b"a"), (b"accept", b"b"), (b"x", b"2"), (b"cookie", b"c"), (b"x", b"3"), (b"accept", b"b"),
+        (b"host", b"a"),
+        (b"x", b"1"),
+        (b"cookie", b"a"),
+        (b"accept", b"b"),
+        (b"x", b"2"),
+        (b"cookie", b"c"),
+        (b"x", b"3"),
+        (b"accept", b"b"),
     ]
 
 
@@ -130,51 +172,69 @@ def test_b4_httpoxy(underscores: Underscores) -> None:
 # ---------------------------------------------------------------------- framing
 
 
-@pytest.mark.parametrize("lines", [
-    b"Content-Length: 5\r\nContent-Length: 0\r\n", b"Content-Length: 5\r\nContent-Length: 5\r\n", b"Content-Length: 5\r\ncontent-length: 5\r\n",
-    b"Content-Length: 5\r\nX: y\r\nCONTENT-LENGTH: 6\r\n", b"Content-Length: 5, 5\r\n", b"Content-Length: 5,6\r\n", b"Content-Length:\r\nContent-Length: 5\r\n",
-    b"Content-Length: 0\r\nContent-Length: 0\r\n",
-])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Content-Length: 5\r\nContent-Length: 0\r\n",
+        b"Content-Length: 5\r\nContent-Length: 5\r\n",
+        b"Content-Length: 5\r\ncontent-length: 5\r\n",
+        b"Content-Length: 5\r\nX: y\r\nCONTENT-LENGTH: 6\r\n",
+        b"Content-Length: 5, 5\r\n",
+        b"Content-Length: 5,6\r\n",
+        b"Content-Length:\r\nContent-Length: 5\r\n",
+        b"Content-Length: 0\r\nContent-Length: 0\r\n",
+    ],
+)
 def test_a1_one_content_length(lines: bytes) -> None:
     assert status(post(lines)) == 400
 
 
-@pytest.mark.parametrize("lines", [
-    b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
-    b"Content-Length: 5\r\nTransfer-Encoding: identity\r\n", b"Transfer-Encoding: blegh\r\nContent-Length: 5\r\n", b"Content-Length: 5\r\nTransfer-Encoding:\r\n",
-    b"Transfer-Encoding: gzip\r\nContent-Length: 5\r\n",
-])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: blegh\r\nContent-Length: 5\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding:\r\n",
+        b"Transfer-Encoding: gzip\r\nContent-Length: 5\r\n",
+    ],
+)
 def test_a2_no_content_length_beside_a_transfer_coding(lines: bytes) -> None:
     assert status(post(lines, b"0\r\n\r\n")) == 400
 
 
-@pytest.mark.parametrize(("lines", "answer"), [
-    pytest.param(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400, id="twice"),
-    pytest.param(b"Transfer-Encoding: chunked, chunked\r\n", 400, id="twice in a list"),
-    pytest.param(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", 400, id="then identity"),
-    pytest.param(b"Transfer-Encoding: chunked, identity\r\n", 400, id="then identity in a list"),
-    pytest.param(b"Transfer-Encoding: ,chunked\r\n", 400, id="a4 empty member"),
-    pytest.param(b"Transfer-Encoding: chunked,\r\n", 400, id="a4 empty member behind"),
-    pytest.param(b"Transfer-Encoding:\r\n", 400, id="a4 empty"),
-    pytest.param(b"Transfer-Encoding: \t\r\n", 400, id="a4 blanks"),
-    pytest.param(b"Transfer-Encoding: chunked;q=1\r\n", 400, id="a4 parameter"),
-    pytest.param(b"Transfer-Encoding: \"chunked\"\r\n", 400, id="a4 quoted"),
-    pytest.param(b"Transfer-Encoding: chunked x\r\n", 400, id="a4 two words"),
-    pytest.param(b"Transfer-Encoding: xchunked\r\n", 501, id="a4 prefix"),
-    pytest.param(b"Transfer-Encoding: chunkedx\r\n", 501, id="a4 suffix"),
-    pytest.param(b"Transfer-Encoding: blegh\r\n", 501, id="a4 unknown"),
-    pytest.param(b"Transfer-Encoding: identity\r\n", 501, id="a4 identity"),
-    pytest.param(b"Transfer-Encoding: gzip\r\n", 501, id="a4 gzip"),
-    pytest.param(b"Transfer-Encoding: gzip, chunked\r\n", 501, id="a4 gzip, chunked"),
-    pytest.param(b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", 501, id="a4 gzip, chunked in two lines"),
-    pytest.param(b"Transfer-Encoding: \x0bchunked\r\n", 400, id="a5 vertical tab"),
-    pytest.param(b"Transfer-Encoding: \xa0chunked\r\n", 400, id="a5 no-break space"),
-    pytest.param(b"Transfer-Encoding: chunked\x85\r\n", 400, id="a5 next line"),
-    pytest.param(b"Transfer-Encoding: chun\xe2\x84\xaaed\r\n", 400, id="a5 Kelvin sign"),
-    pytest.param(b"Transfer-Encoding : chunked\r\n", 400, id="a5 blank ahead of the colon"),
-    pytest.param(b"Transfer-Encoding\r\n: chunked\r\n", 400, id="a5 broken name"),
-    pytest.param(b"Transfer-Encoding:\r\n chunked\r\n", 400, id="a5 folded"),
-])
+@pytest.mark.parametrize(
+    ("lines", "answer"),
+    [
+        pytest.param(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400, id="twice"),
+        pytest.param(b"Transfer-Encoding: chunked, chunked\r\n", 400, id="twice in a list"),
+        pytest.param(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", 400, id="then identity"),
+        pytest.param(b"Transfer-Encoding: chunked, identity\r\n", 400, id="then identity in a list"),
+        pytest.param(b"Transfer-Encoding: ,chunked\r\n", 400, id="a4 empty member"),
+        pytest.param(b"Transfer-Encoding: chunked,\r\n", 400, id="a4 empty member behind"),
+        pytest.param(b"Transfer-Encoding:\r\n", 400, id="a4 empty"),
+        pytest.param(b"Transfer-Encoding: \t\r\n", 400, id="a4 blanks"),
+        pytest.param(b"Transfer-Encoding: chunked;q=1\r\n", 400, id="a4 parameter"),
+        pytest.param(b'Transfer-Encoding: "chunked"\r\n', 400, id="a4 quoted"),
+        pytest.param(b"Transfer-Encoding: chunked x\r\n", 400, id="a4 two words"),
+        pytest.param(b"Transfer-Encoding: xchunked\r\n", 501, id="a4 prefix"),
+        pytest.param(b"Transfer-Encoding: chunkedx\r\n", 501, id="a4 suffix"),
+        pytest.param(b"Transfer-Encoding: blegh\r\n", 501, id="a4 unknown"),
+        pytest.param(b"Transfer-Encoding: identity\r\n", 501, id="a4 identity"),
+        pytest.param(b"Transfer-Encoding: gzip\r\n", 501, id="a4 gzip"),
+        pytest.param(b"Transfer-Encoding: gzip, chunked\r\n", 501, id="a4 gzip, chunked"),
+        pytest.param(b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", 501, id="a4 gzip, chunked in two lines"),
+        pytest.param(b"Transfer-Encoding: \x0bchunked\r\n", 400, id="a5 vertical tab"),
+        pytest.param(b"Transfer-Encoding: \xa0chunked\r\n", 400, id="a5 no-break space"),
+        pytest.param(b"Transfer-Encoding: chunked\x85\r\n", 400, id="a5 next line"),
+        pytest.param(b"Transfer-Encoding: chun\xe2\x84\xaaed\r\n", 400, id="a5 Kelvin sign"),
+        pytest.param(b"Transfer-Encoding : chunked\r\n", 400, id="a5 blank ahead of the colon"),
+        pytest.param(b"Transfer-Encoding\r\n: chunked\r\n", 400, id="a5 broken name"),
+        pytest.param(b"Transfer-Encoding:\r\n chunked\r\n", 400, id="a5 folded"),
+    ],
+)
 def test_a3_the_one_transfer_coding(lines: bytes, answer: int) -> None:
     assert status(post(lines, b"0\r\n\r\n")) == answer
 
@@ -191,9 +251,28 @@ def test_a6_no_transfer_coding_in_http_1_0(coding: bytes, more: bytes) -> None:
     assert status(post(b"Transfer-Encoding: %b\r\n%b" % (coding, more), b"0\r\n\r\n", b"HTTP/1.0")) == 400
 
 
-@pytest.mark.parametrize("value", [
-    b"+5", b"-0", b"-5", b"5_0", b"0x5", b"\xd9\xa5", b"", b"1e1", b"5.0", b"5 5", b"5;", b"\"5\"", b"a", b"\x0b5", b"5\xa0", b"9" * 20, b"1" * 4_000,
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"+5",
+        b"-0",
+        b"-5",
+        b"5_0",
+        b"0x5",
+        b"\xd9\xa5",
+        b"",
+        b"1e1",
+        b"5.0",
+        b"5 5",
+        b"5;",
+        b'"5"',
+        b"a",
+        b"\x0b5",
+        b"5\xa0",
+        b"9" * 20,
+        b"1" * 4_000,
+    ],
+)
 def test_a7_content_length_is_digits(value: bytes) -> None:
     assert status(post(b"Content-Length: %b\r\n" % value)) == 400
 
@@ -218,15 +297,29 @@ def test_rfc9112_6_3_no_body(method: bytes, lines: bytes) -> None:
 # ---------------------------------------------------------------------- options of the connection
 
 
-@pytest.mark.parametrize(("version", "lines", "kept"), [
-    (b"HTTP/1.1", b"", True), (b"HTTP/1.1", b"Connection: keep-alive\r\n", True), (b"HTTP/1.1", b"Connection: close\r\n", False),
-    (b"HTTP/1.1", b"Connection: CLOSE\r\n", False), (b"HTTP/1.1", b"Connection: te, Close\r\n", False), (b"HTTP/1.1", b"Connection: closed\r\n", True),
-    (b"HTTP/1.1", b"Connection: keep-alive\r\nConnection: close\r\n", False), (b"HTTP/1.1", b"Connection: \r\n", True), (b"HTTP/1.1", b"Connection: ,,\r\n", True),
-    (b"HTTP/1.1", b"Proxy-Connection: close\r\n", True), (b"HTTP/1.1", b"Connection: keep-alive, close\r\n", False),
-    (b"HTTP/1.0", b"", False), (b"HTTP/1.0", b"Connection: keep-alive\r\n", True), (b"HTTP/1.0", b"connection: Keep-Alive\r\n", True),
-    (b"HTTP/1.0", b"Connection: te, keep-alive\r\n", True), (b"HTTP/1.0", b"Connection: keep-alive\r\nConnection: close\r\n", False),
-    (b"HTTP/1.0", b"Connection: x-keep-alive\r\n", False), (b"HTTP/1.0", b"Proxy-Connection: keep-alive\r\n", False),
-])
+@pytest.mark.parametrize(
+    ("version", "lines", "kept"),
+    [
+        (b"HTTP/1.1", b"", True),
+        (b"HTTP/1.1", b"Connection: keep-alive\r\n", True),
+        (b"HTTP/1.1", b"Connection: close\r\n", False),
+        (b"HTTP/1.1", b"Connection: CLOSE\r\n", False),
+        (b"HTTP/1.1", b"Connection: te, Close\r\n", False),
+        (b"HTTP/1.1", b"Connection: closed\r\n", True),
+        (b"HTTP/1.1", b"Connection: keep-alive\r\nConnection: close\r\n", False),
+        (b"HTTP/1.1", b"Connection: \r\n", True),
+        (b"HTTP/1.1", b"Connection: ,,\r\n", True),
+        (b"HTTP/1.1", b"Proxy-Connection: close\r\n", True),
+        (b"HTTP/1.1", b"Connection: keep-alive, close\r\n", False),
+        (b"HTTP/1.0", b"", False),
+        (b"HTTP/1.0", b"Connection: keep-alive\r\n", True),
+        (b"HTTP/1.0", b"connection: Keep-Alive\r\n", True),
+        (b"HTTP/1.0", b"Connection: te, keep-alive\r\n", True),
+        (b"HTTP/1.0", b"Connection: keep-alive\r\nConnection: close\r\n", False),
+        (b"HTTP/1.0", b"Connection: x-keep-alive\r\n", False),
+        (b"HTTP/1.0", b"Proxy-Connection: keep-alive\r\n", False),
+    ],
+)
 def test_rfc9112_9_3_persistence(version: bytes, lines: bytes, kept: bool) -> None:  # noqa: FBT001
     block = FieldBlock(Underscores.DROP)
     for _ in range(3):  # lines that are kept mean what they meant
@@ -234,10 +327,18 @@ def test_rfc9112_9_3_persistence(version: bytes, lines: bytes, kept: bool) -> No
         assert block.keeps_alive(version[5:].decode()) is kept
 
 
-@pytest.mark.parametrize("lines", [
-    b"Expect: 100-continue\r\nExpect: 100-continue\r\n", b"Expect: y 100-continue\r\n", b"Expect: 100-continue, 100-continue\r\n", b"Expect: 200-ok\r\n",
-    b"Expect:\r\n", b"Expect: 100-continue;x\r\n", b"Expect: 100\r\n",
-])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Expect: 100-continue\r\nExpect: 100-continue\r\n",
+        b"Expect: y 100-continue\r\n",
+        b"Expect: 100-continue, 100-continue\r\n",
+        b"Expect: 200-ok\r\n",
+        b"Expect:\r\n",
+        b"Expect: 100-continue;x\r\n",
+        b"Expect: 100\r\n",
+    ],
+)
 @pytest.mark.parametrize("body", [b"Content-Length: 5\r\n", b""])
 def test_a17_expectations_that_are_refused(lines: bytes, body: bytes) -> None:
     assert status(post(lines + body)) == 417
@@ -252,17 +353,20 @@ def test_rfc9110_10_1_1_http_1_0_expects_nothing() -> None:
     assert status(post(b"Expect: nonsense\r\nContent-Length: 5\r\n", version=b"HTTP/1.0")) is None
 
 
-@pytest.mark.parametrize(("version", "lines", "upgrade"), [
-    (b"HTTP/1.1", b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"websocket"),
-    (b"HTTP/1.1", b"connection: keep-alive, upgrade\r\nupgrade: WebSocket\r\n", b"websocket"),
-    (b"HTTP/1.1", b"Connection: keep-alive\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n", b"websocket"),
-    (b"HTTP/1.1", b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n", b"websocket"),
-    (b"HTTP/1.1", b"Connection: Upgrade\r\nUpgrade: h2c\r\n", None),
-    (b"HTTP/1.1", b"Upgrade: websocket\r\n", None),
-    (b"HTTP/1.1", b"Connection: Upgrade\r\n", None),
-    (b"HTTP/1.1", b"Connection: Upgrade\r\nUpgrade: websocket/13\r\n", None),
-    (b"HTTP/1.0", b"Connection: Upgrade\r\nUpgrade: websocket\r\n", None),
-])
+@pytest.mark.parametrize(
+    ("version", "lines", "upgrade"),
+    [
+        (b"HTTP/1.1", b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"websocket"),
+        (b"HTTP/1.1", b"connection: keep-alive, upgrade\r\nupgrade: WebSocket\r\n", b"websocket"),
+        (b"HTTP/1.1", b"Connection: keep-alive\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n", b"websocket"),
+        (b"HTTP/1.1", b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n", b"websocket"),
+        (b"HTTP/1.1", b"Connection: Upgrade\r\nUpgrade: h2c\r\n", None),
+        (b"HTTP/1.1", b"Upgrade: websocket\r\n", None),
+        (b"HTTP/1.1", b"Connection: Upgrade\r\n", None),
+        (b"HTTP/1.1", b"Connection: Upgrade\r\nUpgrade: websocket/13\r\n", None),
+        (b"HTTP/1.0", b"Connection: Upgrade\r\nUpgrade: websocket\r\n", None),
+    ],
+)
 def test_rfc9110_7_8_upgrade(version: bytes, lines: bytes, upgrade: bytes | None) -> None:
     assert accepted(request(lines, line=b"GET / " + version)).upgrade == upgrade
 
@@ -285,7 +389,9 @@ def test_a26_any_other_upgrade_is_ignored_and_the_body_read_as_framed(token: byt
     assert [(got.body, got.whole, got.request.upgrade) for got in outcome.got] == [(smuggled, True, None)]
 
 
-@pytest.mark.parametrize(("value", "takes"), [(b"trailers", True), (b"gzip, Trailers", True), (b"", False), (b"gzip", False), (b"trailers;q=1", False)])
+@pytest.mark.parametrize(
+    ("value", "takes"), [(b"trailers", True), (b"gzip, Trailers", True), (b"", False), (b"gzip", False), (b"trailers;q=1", False)]
+)
 def test_rfc9110_10_1_4_te(value: bytes, takes: bool) -> None:  # noqa: FBT001
     block = FieldBlock(Underscores.DROP)
     block.read(request(b"TE: %b\r\n" % value), "1.1")
@@ -320,10 +426,33 @@ def told(head: bytes) -> Fields | None:
     return listener.fields if listener.complete else None
 
 
-BITS = st.one_of(st.binary(max_size=3), st.sampled_from([
-    b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b": ", b"X: y\r\n", b"Host: a\r\n", b"X", b"\r\n\r\n", b"Connection: Upgrade\r\n", b"Upgrade: x\r\n", b"Content-Length: 3\r\n",
-    b"Transfer-Encoding: chunked\r\n", b"\x00", b"\x85", b"Proxy-Connection: close\r\n", b"a,b", b"Connection: close\r\n",
-]))
+BITS = st.one_of(
+    st.binary(max_size=3),
+    st.sampled_from(
+        [
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b" ",
+            b"\t",
+            b":",
+            b": ",
+            b"X: y\r\n",
+            b"Host: a\r\n",
+            b"X",
+            b"\r\n\r\n",
+            b"Connection: Upgrade\r\n",
+            b"Upgrade: x\r\n",
+            b"Content-Length: 3\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"\x00",
+            b"\x85",
+            b"Proxy-Connection: close\r\n",
+            b"a,b",
+            b"Connection: close\r\n",
+        ]
+    ),
+)
 
 
 @given(st.lists(BITS, max_size=10))

@@ -32,18 +32,68 @@ def test_rfc9110_5_5_an_empty_value_is_a_value() -> None:
     assert is_value(b"")
 
 
-@pytest.mark.parametrize("value", [
-    b"a", b"a.b", b"a.b.", b"A-1_~!$&'()*+,;=", b"%41", b"a:80", b"a:", b"a:65535", b"1.2.3.4", b"1.2.3.4:8000", b"[::1]", b"[::1]:80",
-    b"[::ffff:1.2.3.4]", b"[fe80::1%25eth0]", b"[v1.a:b]", b"xn--e1afmkfd.xn--p1ai",
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"a",
+        b"a.b",
+        b"a.b.",
+        b"A-1_~!$&'()*+,;=",
+        b"%41",
+        b"a:80",
+        b"a:",
+        b"a:65535",
+        b"1.2.3.4",
+        b"1.2.3.4:8000",
+        b"[::1]",
+        b"[::1]:80",
+        b"[::ffff:1.2.3.4]",
+        b"[fe80::1%25eth0]",
+        b"[v1.a:b]",
+        b"xn--e1afmkfd.xn--p1ai",
+    ],
+)
 def test_rfc3986_3_2_2_hosts(value: bytes) -> None:
     assert is_host(value)
 
 
-@pytest.mark.parametrize("value", [
-    b"", b":80", b" ", b"a b", b"a\x00", b"a\t", b"a/b", b"a?b", b"a#b", b"u@a", b"a,b c", b"a:b", b"a:123456", b"a:1:2", b"::1", b"[::1", b"::1]",
-    b"[]", b"[::1]a", b"[fe80::1%eth0]", b"[v1.]", b"[v.a]", b"%", b"%4", b"%zz", b"a\\b", b'"a"', b"<a>", b"a\xff", b"a\n", b"a\r\n", b"a:80\n",
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b":80",
+        b" ",
+        b"a b",
+        b"a\x00",
+        b"a\t",
+        b"a/b",
+        b"a?b",
+        b"a#b",
+        b"u@a",
+        b"a,b c",
+        b"a:b",
+        b"a:123456",
+        b"a:1:2",
+        b"::1",
+        b"[::1",
+        b"::1]",
+        b"[]",
+        b"[::1]a",
+        b"[fe80::1%eth0]",
+        b"[v1.]",
+        b"[v.a]",
+        b"%",
+        b"%4",
+        b"%zz",
+        b"a\\b",
+        b'"a"',
+        b"<a>",
+        b"a\xff",
+        b"a\n",
+        b"a\r\n",
+        b"a:80\n",
+    ],
+)
 def test_a23_no_hosts(value: bytes) -> None:
     assert not is_host(value)
 
@@ -53,9 +103,28 @@ def test_rfc9110_8_6_lengths(value: bytes, length: int) -> None:
     assert parse_length(value) == length
 
 
-@pytest.mark.parametrize("value", [
-    b"", b"+5", b"-0", b"-5", b"5_0", b"0x5", b"1e1", b"5.0", b" 5", b"5 ", b"5\n", b"5\t", b"5,5", b"\xd9\xa5", b"\xb2", b"1" * 20, b"5\x00",
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"+5",
+        b"-0",
+        b"-5",
+        b"5_0",
+        b"0x5",
+        b"1e1",
+        b"5.0",
+        b" 5",
+        b"5 ",
+        b"5\n",
+        b"5\t",
+        b"5,5",
+        b"\xd9\xa5",
+        b"\xb2",
+        b"1" * 20,
+        b"5\x00",
+    ],
+)
 def test_a7_content_length_is_digits(value: bytes) -> None:
     assert parse_length(value) is None
 
@@ -69,9 +138,17 @@ def test_a7_a_length_is_what_the_grammar_says(value: bytes) -> None:
     assert (parse_length(value) is not None) is (re.fullmatch(rb"[0-9]{1,19}", value) is not None)
 
 
-@pytest.mark.parametrize(("value", "members"), [
-    (b"", []), (b"a", [b"a"]), (b"A, b", [b"a", b"b"]), (b", ,a\t ,, b,", [b"a", b"b"]), (b"a b", [b"a b"]), (b"\x0ba", [b"\x0ba"]),
-])
+@pytest.mark.parametrize(
+    ("value", "members"),
+    [
+        (b"", []),
+        (b"a", [b"a"]),
+        (b"A, b", [b"a", b"b"]),
+        (b", ,a\t ,, b,", [b"a", b"b"]),
+        (b"a b", [b"a b"]),
+        (b"\x0ba", [b"\x0ba"]),
+    ],
+)
 def test_rfc9110_5_6_1_lists(value: bytes, members: list[bytes]) -> None:
     assert list_members(value) == members
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import httptools
 import pytest
-from driving import Driver, byte_by_byte, chunked, engine, feed_every_way, request, say
 from hypothesis import example, given
 from hypothesis import strategies as st
+from wire.driving import Driver, byte_by_byte, chunked, engine, feed_every_way, request, say
 
 from termserver.config import Limits
 from termserver.wire.events import Request
@@ -59,32 +59,45 @@ def test_l2_a_long_method() -> None:
     assert Driver(engine()).feed(b"M" * 32 + b"@").status == 400
 
 
-@pytest.mark.parametrize(("target", "answer"), [
-    (b"/", 400), (b"a", 400), (b"http://a/", 400), (b"*", 400), (b"u@a:1", 400), (b":1", 400), (b"a:443", 501), (b"[::1]:443", 501),
-])
+@pytest.mark.parametrize(
+    ("target", "answer"),
+    [
+        (b"/", 400),
+        (b"a", 400),
+        (b"http://a/", 400),
+        (b"*", 400),
+        (b"u@a:1", 400),
+        (b":1", 400),
+        (b"a:443", 501),
+        (b"[::1]:443", 501),
+    ],
+)
 def test_a22_connect(target: bytes, answer: int) -> None:
     assert status(request(line=b"CONNECT %b HTTP/1.1" % target)) == answer
 
 
-@pytest.mark.parametrize("line", [
-    pytest.param(b"GET", id="method alone"),
-    pytest.param(b"GET ", id="no target"),
-    pytest.param(b"GET /", id="no version"),
-    pytest.param(b"GET foo", id="no version, no slash"),
-    pytest.param(b"GET / ", id="empty version"),
-    pytest.param(b"GET  / HTTP/1.1", id="two blanks"),
-    pytest.param(b"GET /  HTTP/1.1", id="two blanks ahead of the version"),
-    pytest.param(b"GET / HTTP/1.1 ", id="blank at the end"),
-    pytest.param(b"GET / HTTP/1.1\t", id="tab at the end"),
-    pytest.param(b" GET / HTTP/1.1", id="blank ahead"),
-    pytest.param(b"\tGET / HTTP/1.1", id="tab ahead"),
-    pytest.param(b"GET\t/\tHTTP/1.1", id="tabs"),
-    pytest.param(b"GET\x0b/\x0bHTTP/1.1", id="vertical tabs"),
-    pytest.param(b"GET /a b HTTP/1.1", id="blank in the target"),
-    pytest.param(b"GET / HTTP/1.1 x", id="four parts"),
-    pytest.param(b"GET /\tHTTP/1.1", id="tab for a blank"),
-    pytest.param(b"\x00GET / HTTP/1.1", id="NUL ahead"),
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"GET", id="method alone"),
+        pytest.param(b"GET ", id="no target"),
+        pytest.param(b"GET /", id="no version"),
+        pytest.param(b"GET foo", id="no version, no slash"),
+        pytest.param(b"GET / ", id="empty version"),
+        pytest.param(b"GET  / HTTP/1.1", id="two blanks"),
+        pytest.param(b"GET /  HTTP/1.1", id="two blanks ahead of the version"),
+        pytest.param(b"GET / HTTP/1.1 ", id="blank at the end"),
+        pytest.param(b"GET / HTTP/1.1\t", id="tab at the end"),
+        pytest.param(b" GET / HTTP/1.1", id="blank ahead"),
+        pytest.param(b"\tGET / HTTP/1.1", id="tab ahead"),
+        pytest.param(b"GET\t/\tHTTP/1.1", id="tabs"),
+        pytest.param(b"GET\x0b/\x0bHTTP/1.1", id="vertical tabs"),
+        pytest.param(b"GET /a b HTTP/1.1", id="blank in the target"),
+        pytest.param(b"GET / HTTP/1.1 x", id="four parts"),
+        pytest.param(b"GET /\tHTTP/1.1", id="tab for a blank"),
+        pytest.param(b"\x00GET / HTTP/1.1", id="NUL ahead"),
+    ],
+)
 def test_rfc9112_3_the_request_line(line: bytes) -> None:
     assert status(request(line=line)) == 400
 
@@ -96,24 +109,43 @@ def test_a15_target_bytes(byte: int) -> None:
     assert status(request(line=line)) == (None if legal else 400)
 
 
-@pytest.mark.parametrize(("target", "path", "query"), [
-    (b"/", b"/", b""), (b"/?", b"/", b""), (b"/a/b?c=d?e", b"/a/b", b"c=d?e"), (b"//a//b", b"//a//b", b""), (b"/%2e%2E/%1b", b"/%2e%2E/%1b", b""),
-    (b"/http://b/", b"/http://b/", b""), (b"/*", b"/*", b""), (b"/a|b^`{}\"<>\\", b"/a|b^`{}\"<>\\", b""), (b"/a:b@c", b"/a:b@c", b""),
-])
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"/", b"/", b""),
+        (b"/?", b"/", b""),
+        (b"/a/b?c=d?e", b"/a/b", b"c=d?e"),
+        (b"//a//b", b"//a//b", b""),
+        (b"/%2e%2E/%1b", b"/%2e%2E/%1b", b""),
+        (b"/http://b/", b"/http://b/", b""),
+        (b"/*", b"/*", b""),
+        (b'/a|b^`{}"<>\\', b'/a|b^`{}"<>\\', b""),
+        (b"/a:b@c", b"/a:b@c", b""),
+    ],
+)
 def test_rfc9112_3_2_1_origin_form(target: bytes, path: bytes, query: bytes) -> None:
     got = accepted(request(line=b"GET %b HTTP/1.1" % target))
     assert (got.target, got.path, got.query) == (target, path, query)
 
 
-@pytest.mark.parametrize("target", [b"?a", b"a", b"a/b", b"a:80", b"@", b".", b"%2f", b"#", b"/#", b"/a#b", b"\\", b"**", b"*a", b"/\xc3\xa9"])
+@pytest.mark.parametrize(
+    "target", [b"?a", b"a", b"a/b", b"a:80", b"@", b".", b"%2f", b"#", b"/#", b"/a#b", b"\\", b"**", b"*a", b"/\xc3\xa9"]
+)
 def test_a22_targets_of_no_form(target: bytes) -> None:
     assert status(request(line=b"GET %b HTTP/1.1" % target)) == 400
 
 
-@pytest.mark.parametrize(("target", "path", "query"), [
-    (b"http://a", b"/", b""), (b"http://a/", b"/", b""), (b"HTTP://A/b?c", b"/b", b"c"), (b"https://a?b/c", b"/", b"b/c"), (b"http://a//b", b"//b", b""),
-    (b"http://a/http://c/", b"/http://c/", b""),
-])
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"http://a", b"/", b""),
+        (b"http://a/", b"/", b""),
+        (b"HTTP://A/b?c", b"/b", b"c"),
+        (b"https://a?b/c", b"/", b"b/c"),
+        (b"http://a//b", b"//b", b""),
+        (b"http://a/http://c/", b"/http://c/", b""),
+    ],
+)
 def test_rfc9112_3_2_2_absolute_form(target: bytes, path: bytes, query: bytes) -> None:
     got = accepted(request(line=b"GET %b HTTP/1.1" % target))
     assert (got.target, got.path, got.query, got.headers) == (target, path, query, [(b"host", b"a")])
@@ -131,10 +163,29 @@ def test_rfc9112_3_2_2_a_known_block_gets_no_host_from_the_target_before() -> No
     assert parser.parse(b"GET / HTTP/1.0\r\nX: y\r\n\r\n")[0].headers == [(b"x", b"y")]
 
 
-@pytest.mark.parametrize("target", [
-    b"http://b/", b"http://a:80/", b"http://u@a/", b"http://u:p@a/", b"http:///", b"http://", b"http:/a", b"http:a", b"ftp://a/", b"ws://a/", b"://a/",
-    b"http://a#b", b"http://a b/", b"http://[::1/", b"http://a\\b/", b"file:///etc/passwd", b"http://a:1:2/", b"http://a,b/",
-])
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"http://b/",
+        b"http://a:80/",
+        b"http://u@a/",
+        b"http://u:p@a/",
+        b"http:///",
+        b"http://",
+        b"http:/a",
+        b"http:a",
+        b"ftp://a/",
+        b"ws://a/",
+        b"://a/",
+        b"http://a#b",
+        b"http://a b/",
+        b"http://[::1/",
+        b"http://a\\b/",
+        b"file:///etc/passwd",
+        b"http://a:1:2/",
+        b"http://a,b/",
+    ],
+)
 def test_a22_absolute_forms_that_are_refused(target: bytes) -> None:
     assert status(request(line=b"GET %b HTTP/1.1" % target)) == 400
 
@@ -154,12 +205,37 @@ def test_a22_asterisk_form_is_for_options(method: bytes) -> None:
     assert status(request(line=method + b" * HTTP/1.1")) == 400
 
 
-@pytest.mark.parametrize(("version", "answer"), [
-    (b"HTTP/0.9", 505), (b"HTTP/1.2", 505), (b"HTTP/1.9", 505), (b"HTTP/2.0", 505), (b"HTTP/3.0", 505), (b"HTTP/0.0", 505),
-    (b"HTTP/1.32", 400), (b"HTTP/1", 400), (b"HTTP/2", 400), (b"HTTP/1.", 400), (b"HTTP/.1", 400), (b"HTTP/11", 400), (b"HTTP/ 1.1", 400), (b"http/1.1", 400),
-    (b"Http/1.1", 400), (b"HTTP/1,1", 400), (b"HTTP/01.1", 400), (b"HTTP/1.1\x00", 400), (b"HTTP/\r\r1.1", 400), (b"RTSP/1.0", 400), (b"ICE/1.0", 400),
-    (b"HTTPS/1.1", 400), (b"HTTP/x.1", 400), (b"HTTP/\xb2.1", 400), (b"HTTP/-1.1", 400), (b"HTTP\\1.1", 400),
-])
+@pytest.mark.parametrize(
+    ("version", "answer"),
+    [
+        (b"HTTP/0.9", 505),
+        (b"HTTP/1.2", 505),
+        (b"HTTP/1.9", 505),
+        (b"HTTP/2.0", 505),
+        (b"HTTP/3.0", 505),
+        (b"HTTP/0.0", 505),
+        (b"HTTP/1.32", 400),
+        (b"HTTP/1", 400),
+        (b"HTTP/2", 400),
+        (b"HTTP/1.", 400),
+        (b"HTTP/.1", 400),
+        (b"HTTP/11", 400),
+        (b"HTTP/ 1.1", 400),
+        (b"http/1.1", 400),
+        (b"Http/1.1", 400),
+        (b"HTTP/1,1", 400),
+        (b"HTTP/01.1", 400),
+        (b"HTTP/1.1\x00", 400),
+        (b"HTTP/\r\r1.1", 400),
+        (b"RTSP/1.0", 400),
+        (b"ICE/1.0", 400),
+        (b"HTTPS/1.1", 400),
+        (b"HTTP/x.1", 400),
+        (b"HTTP/\xb2.1", 400),
+        (b"HTTP/-1.1", 400),
+        (b"HTTP\\1.1", 400),
+    ],
+)
 def test_a25_versions(version: bytes, answer: int) -> None:
     assert status(request(line=b"GET / " + version)) == answer
 
@@ -172,40 +248,64 @@ def test_rfc9112_2_3_versions_that_are_served() -> None:
 # ---------------------------------------------------------------------- Host
 
 
-@pytest.mark.parametrize(("head", "answer"), [
-    pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, id="no fields"),
-    pytest.param(b"GET / HTTP/1.1\r\nX: y\r\n\r\n", 400, id="no host"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, id="two hosts"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nhOST: a\r\n\r\n", 400, id="two spellings"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nHost: b\r\n\r\n", 400, id="two that differ"),
-    pytest.param(b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400, id="two in HTTP/1.0"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400, id="empty"),
-    pytest.param(b"GET / HTTP/1.0\r\nHost: \r\n\r\n", 400, id="empty in HTTP/1.0"),
-    pytest.param(b"GET http://a/ HTTP/1.1\r\n\r\n", 400, id="authority instead"),
-    pytest.param(b"GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", 400, id="authority differs"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, id="blank inside"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: a\x00\r\n\r\n", 400, id="NUL"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", None, id="comma is a sub-delim"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, id="slash"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400, id="userinfo"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400, id="port of letters"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: \t a \t \r\n\r\n", None, id="blanks around"),
-    pytest.param(b"GET / HTTP/1.0\r\n\r\n", None, id="none in HTTP/1.0"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n", None, id="IPv6"),
-])
+@pytest.mark.parametrize(
+    ("head", "answer"),
+    [
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, id="no fields"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: y\r\n\r\n", 400, id="no host"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, id="two hosts"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nhOST: a\r\n\r\n", 400, id="two spellings"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nHost: b\r\n\r\n", 400, id="two that differ"),
+        pytest.param(b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400, id="two in HTTP/1.0"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400, id="empty"),
+        pytest.param(b"GET / HTTP/1.0\r\nHost: \r\n\r\n", 400, id="empty in HTTP/1.0"),
+        pytest.param(b"GET http://a/ HTTP/1.1\r\n\r\n", 400, id="authority instead"),
+        pytest.param(b"GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", 400, id="authority differs"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, id="blank inside"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\x00\r\n\r\n", 400, id="NUL"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", None, id="comma is a sub-delim"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, id="slash"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400, id="userinfo"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400, id="port of letters"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: \t a \t \r\n\r\n", None, id="blanks around"),
+        pytest.param(b"GET / HTTP/1.0\r\n\r\n", None, id="none in HTTP/1.0"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n", None, id="IPv6"),
+    ],
+)
 def test_rfc9112_3_2_exactly_one_host(head: bytes, answer: int | None) -> None:
     assert status(head) == answer
 
 
-@pytest.mark.parametrize(("host", "fine"), [
-    (b"a.org", True), (b"A.ORG", True), (b"a.org:8000", True), (b"a.org.", True), (b"b.org", True), (b"c.b.org", True), (b"d.c.B.org:1", True), (b"[::1]", True),
-    (b"[::1]:80", True), (b"x.a.org", False), (b"org", False), (b"xb.org", False), (b"b.org.evil", False), (b"[::2]", False), (b"a.orgx", False), (b".org", False),
-])
+@pytest.mark.parametrize(
+    ("host", "fine"),
+    [
+        (b"a.org", True),
+        (b"A.ORG", True),
+        (b"a.org:8000", True),
+        (b"a.org.", True),
+        (b"b.org", True),
+        (b"c.b.org", True),
+        (b"d.c.B.org:1", True),
+        (b"[::1]", True),
+        (b"[::1]:80", True),
+        (b"x.a.org", False),
+        (b"org", False),
+        (b"xb.org", False),
+        (b"b.org.evil", False),
+        (b"[::2]", False),
+        (b"a.orgx", False),
+        (b".org", False),
+    ],
+)
 def test_f3_allowed_hosts(host: bytes, fine: bool) -> None:  # noqa: FBT001
     def make() -> object:
         return engine(allowed_hosts=[b"a.org", b".b.org", b"[::1]"])
 
-    for head in (request(host=b"Host: %b\r\n" % host), b"GET http://%b/ HTTP/1.0\r\n\r\n" % host, b"GET / HTTP/1.0\r\nHost: %b\r\n\r\n" % host):
+    for head in (
+        request(host=b"Host: %b\r\n" % host),
+        b"GET http://%b/ HTTP/1.0\r\n\r\n" % host,
+        b"GET / HTTP/1.0\r\nHost: %b\r\n\r\n" % host,
+    ):
         outcome = feed_every_way(make, head)  # type: ignore[arg-type]
         assert outcome.status == (None if fine else 400)
     assert feed_every_way(make, b"GET / HTTP/1.0\r\n\r\n").status is None  # type: ignore[arg-type]
@@ -258,11 +358,14 @@ def test_a24_limits_count_across_pieces() -> None:
         assert outcome.status in {414, 431}
 
 
-@pytest.mark.parametrize("head", [
-    pytest.param(b"GET /" + b" " * 8_000 + b"\r\n" + b"X: yyyyyyyyyyyy\r\n" * 1_800, id="a request line of blanks"),
-    pytest.param(b"GET /" + b"a" * 8_000 + b" HTTP/1.1\r\n" + b"X: yyyyyyyyyyyy\r\n" * 1_800, id="a long target"),
-    pytest.param(b"GET / HTTP/1.1\r\n" + b"X: \t\t\t\t\t\t\t\t\t\r\n" * 1_800, id="blanks"),
-])
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"GET /" + b" " * 8_000 + b"\r\n" + b"X: yyyyyyyyyyyy\r\n" * 1_800, id="a request line of blanks"),
+        pytest.param(b"GET /" + b"a" * 8_000 + b" HTTP/1.1\r\n" + b"X: yyyyyyyyyyyy\r\n" * 1_800, id="a long target"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"X: \t\t\t\t\t\t\t\t\t\r\n" * 1_800, id="blanks"),
+    ],
+)
 def test_e8_a_head_in_single_bytes_costs_little(head: bytes) -> None:
     made = engine()
     before = time.process_time()
@@ -273,25 +376,68 @@ def test_e8_a_head_in_single_bytes_costs_little(head: bytes) -> None:
 
 # ---------------------------------------------------------------------- one parser for all
 
-NAMES = st.sampled_from([
-    b"Accept", b"X-Custom", b"x", b"Cookie", b"Connection", b"connection", b"Content-Length", b"Transfer-Encoding", b"Upgrade", b"Expect", b"TE",
-    b"Proxy-Connection", b"Keep-Alive", b"X_Y", b"Proxy", b"Host", b"DNT", b"User-Agent", b"Trailer",
-])
+NAMES = st.sampled_from(
+    [
+        b"Accept",
+        b"X-Custom",
+        b"x",
+        b"Cookie",
+        b"Connection",
+        b"connection",
+        b"Content-Length",
+        b"Transfer-Encoding",
+        b"Upgrade",
+        b"Expect",
+        b"TE",
+        b"Proxy-Connection",
+        b"Keep-Alive",
+        b"X_Y",
+        b"Proxy",
+        b"Host",
+        b"DNT",
+        b"User-Agent",
+        b"Trailer",
+    ]
+)
 VALUES = st.one_of(
-    st.sampled_from([
-        b"", b"close", b"keep-alive", b"Upgrade", b"upgrade, keep-alive", b"websocket", b"h2c", b"chunked", b"gzip", b"0", b"5", b"trailers", b"100-continue",
-        b"a", b"a ", b"\ta\t", b"close, te", b"identity",
-    ]),
+    st.sampled_from(
+        [
+            b"",
+            b"close",
+            b"keep-alive",
+            b"Upgrade",
+            b"upgrade, keep-alive",
+            b"websocket",
+            b"h2c",
+            b"chunked",
+            b"gzip",
+            b"0",
+            b"5",
+            b"trailers",
+            b"100-continue",
+            b"a",
+            b"a ",
+            b"\ta\t",
+            b"close, te",
+            b"identity",
+        ]
+    ),
     st.text("ab ;,=\t\xe9", max_size=8).map(lambda text: text.encode("latin-1")),
 )
 LINES = st.one_of(
-    st.builds(lambda method, target, version: b"%b %b %b" % (method, target, version), st.sampled_from([*METHODS, b"CONNECT", b"FOO", b"PRI"]),
-              st.sampled_from([b"/", b"/a?b", b"*", b"http://a/", b"http://b", b"/#", b"a:80"]), st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0"])),
+    st.builds(
+        lambda method, target, version: b"%b %b %b" % (method, target, version),
+        st.sampled_from([*METHODS, b"CONNECT", b"FOO", b"PRI"]),
+        st.sampled_from([b"/", b"/a?b", b"*", b"http://a/", b"http://b", b"/#", b"a:80"]),
+        st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0"]),
+    ),
     st.just(b"GET / HTTP/1.1"),
 )
 HEADS = st.builds(
     lambda line, fields, bad: request(b"".join(b"%b: %b\r\n" % pair for pair in fields) + bad, line=line),
-    LINES, st.lists(st.tuples(NAMES, VALUES), max_size=4), st.sampled_from([b"", b"", b"", b"", b"bad\r\n", b"X: a\nb\r\n", b" folded\r\n"]),
+    LINES,
+    st.lists(st.tuples(NAMES, VALUES), max_size=4),
+    st.sampled_from([b"", b"", b"", b"", b"bad\r\n", b"X: a\nb\r\n", b" folded\r\n"]),
 )
 
 
@@ -308,7 +454,9 @@ def verdict(parser: HeadParser, head: bytes) -> tuple[Request, Framing] | tuple[
 @example([request(b"Proxy-Connection: Upgrade\r\nUpgrade: x\r\n"), request()], Underscores.DROP)
 @example([request(b"Content-Length: 100\r\n"), request()], Underscores.DROP)
 @example([request(b"Transfer-Encoding: chunked\r\n"), request()], Underscores.DROP)
-@example([request(b"Connection: keep-alive\r\n"), request(line=b"POST / HTTP/1.1"), request(line=b"GET / HTTP/1.0"), request()], Underscores.DROP)
+@example(
+    [request(b"Connection: keep-alive\r\n"), request(line=b"POST / HTTP/1.1"), request(line=b"GET / HTTP/1.0"), request()], Underscores.DROP
+)
 def test_no_head_changes_what_the_next_one_means(heads: list[bytes], underscores: Underscores) -> None:
     """The parser is shared by all connections of a worker: whatever state llhttp keeps must not reach the next client."""
     shared = HeadParser(Limits(), underscores=underscores)
@@ -352,7 +500,7 @@ def llhttp_accepts(head: bytes) -> bool:
 TARGETS = st.one_of(
     st.binary(max_size=6).map(lambda tail: b"/" + tail),
     st.text("/?%@:[]*ahtp.#\\|\"<>{}^`~!$&'()+,;=-_5", max_size=12).map(str.encode),
-    st.text("/?%@:[]*a.\\|\"{}~$,;=-_5", max_size=8).map(lambda tail: b"http://a" + tail.encode()),
+    st.text('/?%@:[]*a.\\|"{}~$,;=-_5', max_size=8).map(lambda tail: b"http://a" + tail.encode()),
     st.sampled_from([b"*", b"http://a", b"HTTPS://a?b", b"http://[::1]/", b"http://[fe80::1%25e]/", b"http://a%41:80/"]),
 )
 
@@ -371,7 +519,7 @@ def test_what_a_known_block_lets_pass_llhttp_lets_pass_too(method: bytes, target
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-@pytest.mark.parametrize("target", [b"/", b"*", b"http://a/", b"/%00?[]{}|\\^`\"<>"])
+@pytest.mark.parametrize("target", [b"/", b"*", b"http://a/", b'/%00?[]{}|\\^`"<>'])
 def test_llhttp_knows_every_method_of_ours(method: bytes, target: bytes) -> None:
     assert llhttp_accepts(request(line=b"%b %b HTTP/1.1" % (method, target)))
 
@@ -385,16 +533,19 @@ def repeat(parser: HeadParser, head: bytes) -> None:
         parser.parse(head)
 
 
-@pytest.mark.parametrize(("head", "kept"), [
-    pytest.param(request(), True, id="plain"),
-    pytest.param(request(b"Connection: close\r\n"), True, id="close"),
-    pytest.param(request(line=b"GET / HTTP/1.0", host=b""), True, id="HTTP/1.0"),
-    pytest.param(request(b"Content-Length: 0\r\n"), True, id="no bytes"),
-    pytest.param(request(b"Content-Length: 5\r\n"), False, id="a length"),
-    pytest.param(chunked(b""), False, id="chunked"),
-    pytest.param(request(b"Upgrade: websocket\r\nConnection: Upgrade\r\n"), False, id="upgrade"),
-    pytest.param(request(b"X: " + b"y" * 2_048 + b"\r\n"), False, id="long"),
-])
+@pytest.mark.parametrize(
+    ("head", "kept"),
+    [
+        pytest.param(request(), True, id="plain"),
+        pytest.param(request(b"Connection: close\r\n"), True, id="close"),
+        pytest.param(request(line=b"GET / HTTP/1.0", host=b""), True, id="HTTP/1.0"),
+        pytest.param(request(b"Content-Length: 0\r\n"), True, id="no bytes"),
+        pytest.param(request(b"Content-Length: 5\r\n"), False, id="a length"),
+        pytest.param(chunked(b""), False, id="chunked"),
+        pytest.param(request(b"Upgrade: websocket\r\nConnection: Upgrade\r\n"), False, id="upgrade"),
+        pytest.param(request(b"X: " + b"y" * 2_048 + b"\r\n"), False, id="long"),
+    ],
+)
 def test_which_blocks_are_remembered(head: bytes, kept: bool) -> None:  # noqa: FBT001
     parser = HeadParser(Limits())
     repeat(parser, head)
@@ -418,10 +569,23 @@ def test_the_table_of_known_blocks_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert known(parser) > 0
 
 
-@pytest.mark.parametrize(("piece", "answer"), [
-    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400), (b"\x80", 400), (b"{\"a\": 1}\n", 400), (b"SSH-2.0 x\r\n", 501), (b"GET / HTTP/1.1\n", 400),
-    (b"GET", None), (b"G", None), (b"GET /", None), (b"CONNECT", None), (b"CONNECT ", None), (b"GET /\r", None), (b"GET / HTTP/1.1\r\n", None),
-])
+@pytest.mark.parametrize(
+    ("piece", "answer"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"\x80", 400),
+        (b'{"a": 1}\n', 400),
+        (b"SSH-2.0 x\r\n", 501),
+        (b"GET / HTTP/1.1\n", 400),
+        (b"GET", None),
+        (b"G", None),
+        (b"GET /", None),
+        (b"CONNECT", None),
+        (b"CONNECT ", None),
+        (b"GET /\r", None),
+        (b"GET / HTTP/1.1\r\n", None),
+    ],
+)
 def test_what_cannot_become_a_request_is_refused_at_once(piece: bytes, answer: int | None) -> None:
     assert Driver(engine()).feed(piece).status == answer
 
