@@ -244,7 +244,7 @@ class HttpExchange:
 
     # ------------------------------------------------------------------ send
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:  # noqa: C901 - one branch a kind of message
         """Take a message of the response. Raises `InvalidMessage`, `UnexpectedMessage`, `ClientDisconnected`."""
         try:
             kind = message["type"]

@@ -15,7 +15,8 @@ from termserver.asgi.scope import Scope
 from termserver.wire.events import Fields
 
 _SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
-# One forwarded-pair and what ends it (RFC 7239 §4): token "=" ( token / quoted-string ). A node's brackets and colons come quoted, though not always.
+# One forwarded-pair and what ends it (RFC 7239 §4): token "=" ( token / quoted-string ). A node's brackets and colons come quoted, though
+# not always.
 _PAIR: Final = re.compile(rb"""[ \t]*([A-Za-z0-9!#$%&'*+.^_`|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^",; \t]*))[ \t]*(;|,|$)""")
 _LARGEST_PORT: Final = 65_535
 

@@ -1,6 +1,7 @@
 """One client's connection: bytes in, bytes out, one flush per turn, backpressure both ways, deadlines.
 
-`dataReceived` is a turn: the engine says what the bytes mean, an exchange per request drives the application, and what the engine has to say at
+`dataReceived` is a turn: the engine says what the bytes mean, an exchange per request drives the application, and what the engine has to
+say at
 the end of the turn leaves in one write. A response that ends outside a turn (the application waited) settles the connection the same way.
 The loop over pipelined requests is a loop, not a recursion, and an application's task always starts in the server's context, never in that
 of another request.

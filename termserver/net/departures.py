@@ -1,6 +1,7 @@
 """Application calls that go on after their client has left: given a while, then cancelled, then counted as stuck (spec limits L47).
 
-Most end by themselves: `receive()` tells them, or `send()` does. What is left is cancelled, with one line that says which path, after how many
+Most end by themselves: `receive()` tells them, or `send()` does. What is left is cancelled, with one line that says which path, after how
+many
 seconds, and what the call was waiting for. A call that ignores even that is reported once, with its stack, and left alone: a thread cannot
 be ended from outside.
 """

@@ -64,7 +64,7 @@ class LoopTransport(asyncio.Protocol):
         self._protocol = protocol
         self._half_closeable = IHalfCloseableProtocol.providedBy(protocol)
         protocol.makeConnection(self)
-        self.data_received = protocol.dataReceived  # type: ignore[method-assign] - the point of it: see the module's docstring
+        self.data_received = protocol.dataReceived  # type: ignore[method-assign]
         loop_transport.set_protocol(self)
 
     def eof_received(self) -> bool:

@@ -1,4 +1,4 @@
-"""How long one connection may take for what: the time-outs of a connection, as one deadline in the wheel (spec limits L12 to L17, L35, L48).
+"""How long one connection may take for what (spec limits L12 to L17, L35, L48): all its time-outs as one deadline in the wheel.
 
 A connection is in one phase at a time, and beside it its writing may be blocked. Each has a time when it wants to be looked at; the
 earlier one is the deadline. When it is due, `expired` finds out what is really wrong, if anything, and says so to the connection.

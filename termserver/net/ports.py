@@ -1,4 +1,7 @@
-"""The ports of a server: every configured address opened, paused, closed. Loop transports wherever the socket is ours, Twisted's elsewhere."""
+"""The ports of a server: every configured address opened, paused, closed.
+
+The loop's transports serve wherever the socket is ours, Twisted's elsewhere.
+"""
 
 import asyncio
 import logging

@@ -1,6 +1,7 @@
 """Twisted's asyncio reactor on the fastest loop there is: uvloop, or asyncio's own where uvloop is not to be had.
 
-Traps: uvloop owns SIGCHLD, so never `reactor.spawnProcess` in a worker; the reactor's clock is wall time, so no time-out may use `callLater`.
+Traps: uvloop owns SIGCHLD, so never `reactor.spawnProcess` in a worker; the reactor's clock is wall time, so no time-out may use
+`callLater`.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Files to sockets without a copy through Python (os.sendfile).
 
-The loops refuse `loop.sendfile` and `add_writer` on a transport's own descriptor. A duplicate of it is another number for the same socket: once
+The loops refuse `loop.sendfile` and `add_writer` on a transport's own descriptor. A duplicate of it is another number for the same
+socket: once
 the transport's buffer is empty nothing else writes there, so the duplicate is written to and waited on.
 """
 

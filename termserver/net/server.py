@@ -1,6 +1,7 @@
 """Server: the life of one worker. STARTING -> SERVING -> DRAINING -> STOPPED.
 
-Starting: the application's lifespan, then the ports, so nothing is accepted before the application is ready. Draining: the ports close, idle
+Starting: the application's lifespan, then the ports, so nothing is accepted before the application is ready. Draining: the ports close,
+idle
 connections end, busy ones answer `Connection: close`; the last connection resolves one future. What is left when the grace period ends is
 told, cancelled, cut. Then lifespan's shutdown, bounded. A worker's shared parts (parser, deadlines, limits, access log) live here.
 """
@@ -32,7 +33,8 @@ from termserver.observe.log import RateLimited
 from termserver.wire.events import Rejected
 from termserver.wire.fieldblock import Underscores
 from termserver.wire.head import HeadParser
-from termserver.wire.http1 import DefaultFields, Http1
+from termserver.wire.http1 import Http1
+from termserver.wire.response import DefaultFields
 
 logger = logging.getLogger("termserver")
 _SHED_AT = 0.9  # of the connections a worker takes

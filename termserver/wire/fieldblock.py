@@ -1,8 +1,10 @@
 """Field lines of an HTTP/1.x head or trailer section, and what they say of framing (RFC 9112 §5 to §7).
 
-llhttp (httptools) judges every head, strictly: names are tokens, lines end in CRLF, nothing is folded, no control bytes. It is asked for its
+llhttp (httptools) judges every head, strictly: names are tokens, lines end in CRLF, nothing is folded, no control bytes. It is asked for
+its
 verdict only. Once it has accepted a head, a field line is the bytes up to the first colon and the bytes behind it less the blanks,
-with no other way to read it, so the lines are split here; most of them were seen before (`User-Agent: …`) and come out of a bounded table as
+with no other way to read it, so the lines are split here; most of them were seen before (`User-Agent: …`) and come out of a bounded table
+as
 the pairs they made the first time. A callback per line was three times as slow. benchmarks/micro/head.py guards this.
 
 What llhttp leaves open is decided here: the one Host, transfer codings, list-valued fields, names with `_`.
@@ -226,7 +228,7 @@ class FieldBlock:
         return version == "1.1" or b"keep-alive" in options or (b"connection", b"keep-alive") in _lowered(self.headers)
 
     def websocket_upgrade(self, length: int) -> bytes | None:
-        """Give `b"websocket"` if the client asks to switch to it. Any other token is ignored and the body read as framed (RFC 9110 §7.8)."""
+        """Give `b"websocket"` if the client asks to switch to it. Any other token is ignored, the body read as framed (RFC 9110 §7.8)."""
         if b"websocket" not in self._members(b"upgrade") or b"upgrade" not in self._members(b"connection"):
             return None
         if length:  # spec attacks A26: a body here is a smuggled request

@@ -73,7 +73,7 @@ def is_host(value: bytes) -> bool:
 
 
 def parse_length(value: bytes) -> int | None:
-    """Give a Content-Length in bytes, None if it is not 1 to 19 digits: `int()` alone takes signs, blanks, `_` and other scripts' digits."""
+    """Give a Content-Length in bytes, None if it is not 1 to 19 digits: `int()` takes signs, blanks, `_` and other scripts' digits."""
     return int(value) if value.isdigit() and len(value) <= _LENGTH_DIGITS else None
 
 

@@ -13,6 +13,7 @@ Rejected: a regular expression for the whole head (slower than llhttp, and quadr
 object a connection (2 KB each, and state that outlives a request).
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,6 +68,7 @@ METHODS: Final = {
 _METHOD_SIZE: Final = 32
 _UNLIMITED: Final = 1 << 62
 _SLASH: Final = 0x2F
+_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 
 # RFC 3986: visible ASCII. Browsers leave | ^ ` { } and the like unencoded, so those pass; # begins a fragment, which is never sent.
 _TARGET_BYTES: Final = bytes(set(range(0x21, 0x7F)) - {0x23})
@@ -247,10 +249,9 @@ class HeadParser:
 
 def _version_refusal(version: bytes) -> RefusedError:
     """505 for a well-formed version that is not ours, 400 for what is no version (RFC 9112 §2.3)."""
-    well_formed = (
-        len(version) == 8 and version[:5] == b"HTTP/" and version[5:6].isdigit() and version[6:7] == b"." and version[7:].isdigit()
-    )  # noqa: PLR2004
-    return RefusedError(505, "HTTP version not supported") if well_formed else RefusedError(400, "malformed HTTP version")
+    if _VERSION.fullmatch(version):
+        return RefusedError(505, "HTTP version not supported")
+    return RefusedError(400, "malformed HTTP version")
 
 
 def _method_refusal(method: bytes, target: bytes) -> RefusedError:

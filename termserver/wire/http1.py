@@ -13,16 +13,17 @@ from enum import Enum, auto
 from typing import Final
 
 from termserver.errors import InvalidMessage, UnexpectedMessage
-from termserver.wire.chunked import ChunkedDecoder, has_bare_line_end
+from termserver.wire.chunked import ChunkedDecoder
 from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpLimits, Rejected, Trailers
 from termserver.wire.fieldblock import CHUNKED, RefusedError
 from termserver.wire.fields import NO_BODY as NO_BODY_STATUSES
 from termserver.wire.fields import REASONS, STATUS_LINES
 from termserver.wire.head import PERSISTENT, Framing, HeadParser
+from termserver.wire.partial import PartialHead
 from termserver.wire.response import CLOSE as APP_CLOSES
 from termserver.wire.response import DATE as APP_DATES
 from termserver.wire.response import SERVER as APP_NAMES_SERVER
-from termserver.wire.response import render_head, render_trailers
+from termserver.wire.response import DefaultFields, render_head, render_trailers
 
 
 class Reading(Enum):
@@ -66,24 +67,6 @@ _BODIES: Final = {status: reason + b"\n" for status, reason in REASONS.items()}
 _EXTRA_FIELDS: Final = {503: b"retry-after: 1\r\n"}
 _LAST_WITH_TRAILERS: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=True)
 _CR: Final = 0x0D
-_LF: Final = 0x0A
-
-
-class DefaultFields:
-    """The `date` and `server` lines of every response; whoever owns the clock keeps `date` current."""
-
-    __slots__ = ("both", "date", "last", "server")
-
-    def __init__(self, server: bytes = b"termserver") -> None:
-        """An empty `server` leaves the field out."""
-        self.server = b"server: " + server + b"\r\n" if server else b""
-        self.set_date(b"")
-
-    def set_date(self, date: bytes) -> None:
-        """Take an IMF-fixdate (RFC 9110 §5.6.7); empty leaves the field out."""
-        self.date = b"date: " + date + b"\r\n" if date else b""
-        self.both = self.date + self.server
-        self.last = self.both + b"\r\n"
 
 
 class Http1:
@@ -114,7 +97,6 @@ class Http1:
         "_received",
         "_requests",
         "_response_left",
-        "_skipped",
         "_version",
         "_wants_trailers",
         "_writing",
@@ -132,8 +114,7 @@ class Http1:
         # reading
         self._reading = R_HEAD
         self._held = b""  # bytes that cannot be read yet: part of a head, or what comes after this request
-        self._partial: bytearray | None = None  # a head that comes in pieces
-        self._skipped = False  # an empty line came ahead of it
+        self._partial: PartialHead | None = None  # a head that comes in pieces
         self._framing = _NO_FRAMING
         self._chunks: ChunkedDecoder | None = None
         self._left = 0  # body bytes still to come, of a body of known length
@@ -161,8 +142,10 @@ class Http1:
     def wants_data(self) -> bool:
         """Whether reading may go on."""
         if self._reading is R_DONE:
-            return len(self._held) < (self._limits.pipeline_buffer or len(self._held) + 1)
-        return self._credit < (self._limits.body_buffer or self._credit + 1)
+            limit, held = self._limits.pipeline_buffer, len(self._held)
+        else:
+            limit, held = self._limits.body_buffer, self._credit
+        return not limit or held < limit
 
     @property
     def has_input(self) -> bool:
@@ -207,36 +190,12 @@ class Http1:
         if not data:
             return []
         if self._partial is None:
-            self._partial = bytearray()
-        return self._read_head_in_pieces(self._partial, data)
-
-    def _read_head_in_pieces(self, partial: bytearray, data: bytes) -> list[Event]:
-        """Add to a head that is not whole: each byte is looked at once or twice, however small the pieces are."""
-        seen = len(partial)
-        partial += data
-        if partial[0] == _CR:
-            self._skip_empty_line(partial)
-            seen = 0
-        start = max(0, seen - 3)
-        end = partial.find(b"\r\n\r\n", start)
-        if end >= 0 and partial[0] != _CR:
-            self._partial = None
-            return self._begin(bytes(partial[: end + 4]), bytes(partial[end + 4 :]))
-        if start and partial[start] == _LF:
-            start += 1  # the CR it belongs to was seen before
-        if has_bare_line_end(partial[start:]):
-            raise RefusedError(400, "a bare CR or LF in the head")
-        if partial:
-            self._heads.check_partial(partial)
-        return []
-
-    def _skip_empty_line(self, partial: bytearray) -> None:
-        """Ignore one empty line ahead of a request (RFC 9112 §2.2; spec limits L7)."""
-        if partial.startswith(b"\r\n"):
-            if self._skipped or partial.startswith(b"\r\n\r"):
-                raise RefusedError(400, "more than one empty line ahead of a request")
-            self._skipped = True
-            del partial[:2]
+            self._partial = PartialHead(self._heads)
+        whole = self._partial.add(data)
+        if whole is None:
+            return []
+        self._partial = None
+        return self._begin(*whole)
 
     def _begin(self, head: bytes, rest: bytes) -> list[Event]:
         """Take a whole head: the events of the request, as far as its body is here too."""
@@ -246,7 +205,6 @@ class Http1:
         self._is_head = request.method == "HEAD"
         self._writing = W_START
         self._requests += 1
-        self._skipped = False
         length = framing.length
         if not length:
             self._reading = R_DONE

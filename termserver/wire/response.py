@@ -53,6 +53,23 @@ _known_lines: dict[Iterable[bytes], bytes] = {}  # (name, value) -> line, checke
 _known_lengths: dict[Iterable[bytes], tuple[bytes, int]] = {}  # (name, value) of a Content-Length -> line, bytes
 
 
+class DefaultFields:
+    """The `date` and `server` lines of every response; whoever owns the clock keeps `date` current."""
+
+    __slots__ = ("both", "date", "last", "server")
+
+    def __init__(self, server: bytes = b"termserver") -> None:
+        """An empty `server` leaves the field out."""
+        self.server = b"server: " + server + b"\r\n" if server else b""
+        self.set_date(b"")
+
+    def set_date(self, date: bytes) -> None:
+        """Take an IMF-fixdate (RFC 9110 §5.6.7); empty leaves the field out."""
+        self.date = b"date: " + date + b"\r\n" if date else b""
+        self.both = self.date + self.server
+        self.last = self.both + b"\r\n"
+
+
 def render_head(status: int, headers: Iterable[Iterable[bytes]]) -> tuple[list[bytes], int | None, int]:  # noqa: C901 - one loop, one branch a kind
     """Give status line and field lines, the Content-Length if there is one, and what else is said in flags. Raises `InvalidMessage`."""
     if not isinstance(status, int) or not _MIN_STATUS <= status <= _MAX_STATUS:
