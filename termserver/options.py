@@ -155,7 +155,8 @@ GROUPS: Final[dict[str, tuple[Option, ...]]] = {
                "Take client address, port and scheme from X-Forwarded-For, -Port and -Proto, when a trusted peer sends them.",
                off="--no-proxy-headers"),
         Option("proxy.trusted", "--forwarded-allow-ips", ITEMS,
-               "Peers trusted under --proxy-headers, separated by commas: addresses, networks, unix (Unix sockets), * (anyone).", "PEERS"),
+               "Peers whose proxy headers are trusted (turns --proxy-headers on), separated by commas: addresses, networks, unix (Unix sockets), "
+               "* (anyone).", "PEERS"),
         Option("proxy.address_header", "--proxy-headers-host", TEXT, "Header that names the client's address.", "NAME"),
         Option("proxy.port_header", "--proxy-headers-port", TEXT, "Header that names the client's port.", "NAME"),
     ),

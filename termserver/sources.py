@@ -21,7 +21,7 @@ from termserver.options import OPTIONS, PREFIX, Option, variable
 
 SECTIONS = ("limits", "timeouts", "proxy", "logging")
 ADDRESSES = ("bind", "unix_socket", "fd", "endpoint")
-ONLY_BEHIND_PROXY = ("proxy.trusted", "proxy.address_header", "proxy.port_header")
+ONLY_BEHIND_PROXY = ("proxy.address_header", "proxy.port_header")
 LEVEL_OF_VERBOSITY = {0: "warning", 1: "info"}  # daphne's -v; above: debug
 
 
@@ -241,6 +241,7 @@ def merge(sources: list[Source]) -> Effective:
     for source in reversed(sources):
         settings |= source.settings
     problems = [problem for source in sources for problem in source.problems]
+    _follow_trust(settings)
     problems += _proxy_problems(settings)
     settings.pop("bind", None)  # still text, and perhaps of a weaker source
     try:
@@ -305,6 +306,13 @@ def _number(setting: Setting) -> int:
 
 def _joined(words: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(words))
+
+
+def _follow_trust(settings: dict[str, Setting]) -> None:
+    """Whoever names the proxies to trust wants their headers read, unless that is turned off by name."""
+    trusted = settings.get("proxy.trusted")
+    if trusted is not None:
+        settings.setdefault("proxy.headers", replace(trusted, value=True))
 
 
 def _proxy_problems(settings: Mapping[str, Setting]) -> list[str]:

@@ -48,9 +48,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
             raise ListenError("cannot listen on 127.0.0.1:8000: Address already in use")
         return 7
 
-    server = ModuleType("termserver.net.server")
+    server = ModuleType("termserver.net.runner")
     server.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "termserver.net.server", server)
+    monkeypatch.setitem(sys.modules, "termserver.net.runner", server)
     return configs
 
 

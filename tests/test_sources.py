@@ -144,10 +144,15 @@ def test_proxy_headers_alone_trust_unix_sockets_and_loopback(tmp_path: Path) -> 
     assert (proxy.headers, proxy.trusted) == (True, ("unix", "127.0.0.0/8", "::1"))
 
 
+@pytest.mark.parametrize(("given", "on"), [({}, True), ({"proxy.headers": Mark.OFF}, False), ({"proxy.headers": Mark.ON}, True)])
+def test_naming_trusted_proxies_turns_their_headers_on(tmp_path: Path, given: dict[str, Mark], on: bool) -> None:  # noqa: FBT001
+    proxy = effective(tmp_path, {"proxy.trusted": "10.0.0.1", **given}).usable().proxy
+    assert (proxy.headers, proxy.trusted) == (on, ("10.0.0.1",))
+
+
 @pytest.mark.parametrize(
     ("field", "flag", "text"),
     [
-        ("proxy.trusted", "--forwarded-allow-ips", "*"),
         ("proxy.address_header", "--proxy-headers-host", "X-Real-IP"),
         ("proxy.port_header", "--proxy-headers-port", "X-Real-Port"),
     ],

@@ -13,7 +13,7 @@ ASGI_VERSION: Final = {"version": "3.0", "spec_version": "2.5"}
 
 
 def base_scope(*, scheme: str, client: tuple[str, int] | None, server: tuple[str, int | None] | None, root_path: str) -> Scope:
-    """Give what all requests of a connection have in common, and room for what they have not: a dictionary that need not grow is cheaper."""
+    """Give what all requests of a connection have in common, and room for what they have not: a dictionary that need not grow is cheap."""
     return {
         "type": "http",
         "asgi": None,

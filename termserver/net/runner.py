@@ -12,12 +12,10 @@ from termserver.config import Config, Endpoint
 from termserver.net import reactor as reactors
 from termserver.net.ports import Ports
 from termserver.net.server import Server
-from termserver.observe.access import AccessLog
+from termserver.observe.access import from_config
 from termserver.observe.log import configure
-from termserver.observe.sink import LineSink
 
 logger = logging.getLogger("termserver")
-_STDOUT: Final = 1
 _LAST_LINES: Final = 1.0  # seconds that the access log has to write its last lines
 
 
@@ -27,10 +25,8 @@ class Running:
     def __init__(self, config: Config, app: Application, reactor: Any) -> None:
         """Bind the ports. `reactor` serves Twisted endpoint strings. Raises `ListenError`, `ConfigError`."""
         self._stop_asked = asyncio.Event()
-        target = config.logging.access_log
-        self._sink = None if target is None else LineSink(_STDOUT if target == "-" else target)
-        access_log = None if self._sink is None else AccessLog(config.logging.access_format, self._sink)
-        self._server = Server(config, app, access_log=access_log)
+        self._access_log = from_config(config.logging)
+        self._server = Server(config, app, access_log=self._access_log)
         self._ports = Ports(config, reactor)
 
     async def main(self, ready: Callable[[list[Any]], object] | None = None) -> None:
@@ -49,12 +45,17 @@ class Running:
             asked.cancel()
             await asyncio.wait({starting, asked})
             await self._server.stop()
-            if self._sink is not None:
-                await asyncio.get_running_loop().run_in_executor(None, self._sink.close, _LAST_LINES)
+            if self._access_log is not None:
+                await asyncio.get_running_loop().run_in_executor(None, self._access_log.sink.close, _LAST_LINES)
 
     def ask_to_stop(self) -> None:
         """Begin the graceful stop."""
         self._stop_asked.set()
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file anew: it was moved away (SIGUSR1)."""
+        if self._access_log is not None:
+            self._access_log.sink.reopen()
 
     @property
     def stop_asked(self) -> bool:
@@ -96,6 +97,7 @@ def _begin(running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, fail
     task = loop.create_task(running.main())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, running)
+    loop.add_signal_handler(signal.SIGUSR1, running.reopen_logs)
 
     def done(ended: "asyncio.Task[None]") -> None:
         error = None if ended.cancelled() else ended.exception()
