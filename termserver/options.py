@@ -155,7 +155,7 @@ GROUPS: Final[dict[str, tuple[Option, ...]]] = {
                "Take client address, port and scheme from X-Forwarded-For, -Port and -Proto, when a trusted peer sends them.",
                off="--no-proxy-headers"),
         Option("proxy.trusted", "--forwarded-allow-ips", ITEMS,
-               "Peers whose proxy headers are trusted (turns --proxy-headers on), separated by commas: addresses, networks, unix (Unix sockets), "
+               "Peers whose proxy headers are trusted (turns --proxy-headers on), separated by commas: addresses, networks, unix, "
                "* (anyone).", "PEERS"),
         Option("proxy.address_header", "--proxy-headers-host", TEXT, "Header that names the client's address.", "NAME"),
         Option("proxy.port_header", "--proxy-headers-port", TEXT, "Header that names the client's port.", "NAME"),

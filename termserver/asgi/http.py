@@ -15,7 +15,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from termserver.asgi.app import Application, Message
-from termserver.asgi.files import FileSource, copy_file, open_given, open_named
+from termserver.asgi.files import FileSource, FileTooShort, copy_file, open_given, open_named
 from termserver.asgi.scope import Scope
 from termserver.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage
 from termserver.wire.events import Fields, HttpEngine, Request
@@ -117,16 +117,10 @@ class HttpExchange:
         """Call the application; what it leaves undone becomes an answer that the client can tell from a good one."""
         try:
             await app(scope, self.receive, self.send)
-        except ClientDisconnected:
-            logger.debug("The client left %s %s", self.request.method, self.request.path.decode("ascii"))
-        except asyncio.CancelledError:
-            self._fail("the application was cancelled")
-        except (Exception, SystemExit) as error:
-            if self._stage is not DONE and self._gone:
-                logger.info("The application raised after its client had left: %s: %s", type(error).__name__, error)
-            else:
-                logger.exception("Exception in the application: %s %s", self.request.method, self.request.path.decode("ascii"))
-            self._fail("the application raised")
+        except (KeyboardInterrupt, GeneratorExit):  # the interpreter's, not the application's
+            raise
+        except BaseException as error:  # one application's fault ends one request
+            self._raised(error)
         else:
             if self._stage is not DONE and not self._gone:
                 logger.error(
@@ -135,6 +129,18 @@ class HttpExchange:
                 self._fail("the application returned without a whole response")
         self.running = False
         self._outlet.returned(self)
+
+    def _raised(self, error: BaseException) -> None:
+        task = asyncio.current_task()
+        if isinstance(error, ClientDisconnected) and (self._gone or self._stage is DONE):
+            logger.debug("The client left %s %s", self.request.method, self.request.path.decode("ascii"))
+        elif isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            pass  # whoever cancelled it says why
+        elif self._stage is not DONE and self._gone:
+            logger.info("The application raised after its client had left: %s: %s", type(error).__name__, error)
+        else:
+            logger.error("Exception in the application: %s %s", self.request.method, self.request.path.decode("ascii"), exc_info=error)
+        self._fail("the application raised")
 
     def feed(self, data: bytes, *, ended: bool) -> None:
         """Take body bytes for the application."""
@@ -180,9 +186,9 @@ class HttpExchange:
 
     def _fail(self, reason: str) -> None:
         """End a response that will never be complete: 500 where nothing was said, else visibly cut."""
-        stage, self._stage = self._stage, DONE
-        if stage is DONE or self._gone:
+        if self._stage is DONE or self._gone:
             return
+        stage, self._stage = self._stage, DONE
         if stage is START:
             self.status = 500
             self._engine.reject(500, reason)
@@ -194,7 +200,7 @@ class HttpExchange:
 
     async def receive(self) -> Message:
         """Give the next message: body parts, then `http.disconnect` once the response is complete or the client has left."""
-        if self._input is I_WHOLE and self._parts is None:  # the usual request has no body
+        if self._input is I_WHOLE and self._parts is None and self._stage is not DONE:  # the usual request has no body
             self._input = I_GIVEN
             return {"type": "http.request", "body": b"", "more_body": False}
         while self._input is not I_GIVEN and self._stage is not DONE:
@@ -232,22 +238,20 @@ class HttpExchange:
         try:
             await future
         finally:
-            if future in self._waiters:
-                self._waiters.remove(future)
+            self._waiters.remove(future)
 
     def _wake(self) -> None:
-        if self._waiters:
-            for future in self._waiters:
-                if not future.done():
-                    future.set_result(None)
-            self._waiters.clear()
+        """Wake every waiter. Each counts as one until it runs: it has not heard the news before."""
+        for future in self._waiters or ():
+            if not future.done():
+                future.set_result(None)
 
     # ------------------------------------------------------------------ send
 
     async def send(self, message: Message) -> None:  # noqa: C901 - one branch a kind of message
         """Take a message of the response. Raises `InvalidMessage`, `UnexpectedMessage`, `ClientDisconnected`."""
         try:
-            kind = message["type"]
+            kind = message["type"] if isinstance(message, dict) else None
             if self._stage is DONE:
                 return  # ASGI www: messages after the response are ignored
             if kind == "http.response.start":
@@ -255,6 +259,7 @@ class HttpExchange:
                 return
             if self._gone and self._stage is not START:
                 if self._waiters:
+                    await asyncio.sleep(0)  # a loop of silent sends must not keep the waiter from its message
                     return
                 raise ClientDisconnected("the client has left")
             if kind == "http.response.body":
@@ -268,7 +273,7 @@ class HttpExchange:
             elif kind == "http.response.zerocopysend":
                 await self._send_opened(message)
             else:
-                raise InvalidMessage(f"no message of an HTTP response has the type {kind!r}")
+                raise InvalidMessage(f"a message of an HTTP response is a dict with a type, not {message!r:.200}")
         except KeyError as error:
             raise InvalidMessage(f"the message {message.get('type')!r} lacks the key {error}") from error
         if not self._outlet.writable:
@@ -327,8 +332,10 @@ class HttpExchange:
         else:
             self._finish()
 
-    def _hint(self, links: list[bytes]) -> None:
+    def _hint(self, links: object) -> None:
         """Send 103 (Early Hints), unless the final head is out."""
+        if not isinstance(links, list | tuple):
+            raise InvalidMessage(f"the links of early hints are a list of byte strings, not {type(links).__name__}")
         if self._stage is START or self._stage is HEAD:
             self._engine.interim(self.request.stream, 103, [(b"link", link) for link in links])
             self._outlet.flush()
@@ -358,28 +365,41 @@ class HttpExchange:
 
     async def _send_source(self, source: FileSource, *, more: bool) -> None:
         """Send a part of a file as part of the body."""
-        if not self._outlet.sends_files:
-            await copy_file(source, self._write_copied)
-        elif self._engine.begin_file(self.request.stream, source.count, more=more):
-            self._stage = BODY
-            self._sending = True
-            try:
-                sent = await self._outlet.send_file(source.descriptor, source.offset, source.count)
-            finally:
-                self._sending = False
-            if sent < source.count:
-                self._fail("a file was shorter than announced")
-                raise InvalidMessage(f"the file ended {source.count - sent} bytes short of what was to be sent")
-            self.sent += sent
-            self._engine.end_file(self.request.stream, source.count)
+        try:
+            if self._outlet.sends_files:
+                await self._send_descriptor(source, more=more)
+            elif self.request.method != "HEAD":
+                await copy_file(source, self._write_copied)
+        except (ClientDisconnected, FileTooShort):
+            self._fail("a file could not be sent to its end")
+            raise
+        self._check_present()
         self._body(b"", more)
 
+    async def _send_descriptor(self, source: FileSource, *, more: bool) -> None:
+        self._check_present()
+        if not self._engine.begin_file(self.request.stream, source.count, more=more):
+            return
+        self._stage = BODY
+        self._sending = True
+        try:
+            sent = await self._outlet.send_file(source.descriptor, source.offset, source.count)
+        finally:
+            self._sending = False
+        if sent < source.count:
+            raise FileTooShort(source.count - sent)
+        self.sent += sent
+        self._engine.end_file(self.request.stream, source.count)
+
     async def _write_copied(self, data: bytes) -> None:
-        if self._gone:
-            raise ClientDisconnected("the client has left")
+        self._check_present()
         self._body(data, more=True)
         if not self._outlet.writable:
             await self._wait_writable()
+
+    def _check_present(self) -> None:
+        if self._gone:
+            raise ClientDisconnected("the client has left")
 
 
 def _as_bytes(data: object) -> bytes:
