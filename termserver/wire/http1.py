@@ -212,7 +212,7 @@ class Http1:
             return [request]
         limit = self._limits.request_body
         if limit and length > limit:
-            self._writing = W_NOTHING
+            self._writing, self._reading = W_NOTHING, R_DONE
             raise RefusedError(413, f"a body of more than {limit} bytes")
         self._continue = framing.expects_continue
         self._credit = self._discarded = self._received = 0
@@ -270,6 +270,8 @@ class Http1:
     def end_of_input(self) -> list[Event]:
         """The peer shut its sending side. A request that was whole keeps its response; one that was not is void (RFC 9112 §8)."""
         reading, self._reading = self._reading, R_CLOSED
+        if reading is R_CLOSED:
+            return []
         self._framing = _NO_FRAMING
         self._partial, self._held = None, b""
         if reading is R_DONE:
@@ -297,9 +299,9 @@ class Http1:
         """Queue an error answer of the server's own, unless a response has begun: then cut that one. Ends the connection."""
         if self._writing in {W_BODY, W_TRAILERS}:
             self._stop(RESET)
-        else:
+        elif self.ending is OPEN:
             if self._writing is not W_DONE:
-                body = b"" if self._is_head and self._writing is not W_NOTHING else _BODIES[status]
+                body = b"" if self._is_head and self._reading is not R_HEAD else _BODIES[status]
                 self._out.append(
                     b"%bcontent-type: text/plain\r\ncontent-length: %d\r\n%b%bconnection: close\r\n\r\n%b"
                     % (STATUS_LINES[status], len(_BODIES[status]), _EXTRA_FIELDS.get(status, b""), self._defaults.both, body)
@@ -343,6 +345,8 @@ class Http1:
             raise UnexpectedMessage("http.response.start", "http.response.body")
         self._lines, self._length, self._flags = render_head(status, headers)
         self._has_body = not self._is_head and status not in NO_BODY_STATUSES
+        if self._is_head and self._length is None and status in NO_BODY_STATUSES:
+            self._length = 0  # none is made up for it
         self._plain = (
             self._has_body and not trailers and not self._draining and self._version == "1.1" and not self._limits.requests_per_connection
         )
