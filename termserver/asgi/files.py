@@ -75,7 +75,7 @@ def _open(path: str) -> FileSource:
 def open_given(file: object, offset: object, count: object) -> FileSource:
     """Take a file that the application opened and will close: an object with `fileno()`. Raises `InvalidMessage`."""
     try:
-        descriptor = file if isinstance(file, int) else file.fileno()  # type: ignore[attr-defined] - duck typing is the interface
+        descriptor = file if isinstance(file, int) else file.fileno()  # type: ignore[attr-defined]  # any object that has it
         facts = os.fstat(descriptor)
     except (AttributeError, TypeError, ValueError, OverflowError, OSError) as error:
         raise InvalidMessage(f"zerocopysend takes an open file with a descriptor, not {file!r:.200}: {error}") from error

@@ -378,6 +378,8 @@ class HttpExchange:
 
     async def _send_descriptor(self, source: FileSource, *, more: bool) -> None:
         self._check_present()
+        if self._stage is not HEAD and self._stage is not BODY:  # others spoke while the file was opened
+            raise UnexpectedMessage("http.response.pathsend", "nothing: the response is complete")
         if not self._engine.begin_file(self.request.stream, source.count, more=more):
             return
         self._stage = BODY

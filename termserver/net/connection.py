@@ -165,6 +165,10 @@ class Connection:
         self.writable = True
         self._pace.write_free()
         self._wake_drainers()
+        if self._ended is not OPEN:
+            self._release_producer()
+            if self._ended is LINGER:
+                self.transport.loseWriteConnection()
 
     def stopProducing(self) -> None:
         """The transport is about to be lost."""
@@ -350,13 +354,21 @@ class Connection:
             if self._paused:
                 self._pause(on=False)
             self._pace.enter(Awaiting.DISCARD, monotonic())
+            self._release_producer()
             self.transport.loseWriteConnection()
         else:
             self._close()
 
     def _close(self) -> None:
+        self._ended = CLOSE
         self._pace.closing(monotonic())
+        self._release_producer()
         self.transport.loseConnection()
+
+    def _release_producer(self) -> None:
+        """Let a transport of Twisted's own close: it waits until it has no producer, and forgets what it waited for when it resumes one."""
+        if self.writable and not isinstance(self.transport, LoopTransport):
+            self.transport.unregisterProducer()
 
     def _cut(self) -> None:
         self._ended = RESET
@@ -429,9 +441,19 @@ class Connection:
         self._server.cut(reason)
         self._cut()
 
+    def farewell_over(self) -> None:
+        """Close, so that what the client was sent still reaches it; where that was done already, cut (spec limits L17)."""
+        if self._ended is CLOSE:
+            self.peer_too_slow("the peer did not go away")
+        else:
+            self._close()
+
     def half_closed_for_long(self) -> None:
         """Take a client that shut its side for gone, as far as the application is concerned; its answer is still sent if there is one."""
         self.tell_disconnect()
+        exchange = self._exchange
+        if exchange is not None and exchange.running:  # nearly every client that shuts its side has left (spec limits L47)
+            self._server.left_behind(exchange)
 
     def _record(self, exchange: HttpExchange) -> None:
         self._server.record(exchange, self._base)

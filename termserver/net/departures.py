@@ -29,7 +29,9 @@ class Departures:
         self.stuck = 0  # calls that ignored their cancellation
 
     def add(self, exchange: HttpExchange) -> None:
-        """Watch a call."""
+        """Watch a call. Its client may leave in two steps: the first counts."""
+        if exchange in self._watched:
+            return
         departure = self._watched[exchange] = _Departure(self, exchange, self._timeouts, time.monotonic())
         self._deadlines.add(departure)
 
@@ -42,6 +44,10 @@ class Departures:
     def __len__(self) -> int:
         """Count the calls that still run."""
         return len(self._watched)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._watched)
 
     def exchanges(self) -> list[HttpExchange]:
         """Give the calls that still run."""

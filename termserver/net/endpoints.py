@@ -56,7 +56,7 @@ class LoopTransport(asyncio.Protocol):
         """Ask the factory for a protocol and step out of the way of its bytes."""
         loop_transport = self._loop_transport = cast("asyncio.Transport", transport)
         self.write = loop_transport.write
-        protocol: Any = self.factory.buildProtocol(transport.get_extra_info("peername"))
+        protocol: Any = self.factory.buildProtocol(self.getPeer())
         if protocol is None:
             self._protocol = None
             self.abortConnection()
@@ -160,7 +160,8 @@ class LoopTransport(asyncio.Protocol):
 
     def set_buffer_limits(self, high: int, low: int) -> None:
         """Say at how many unsent bytes the producer is paused and resumed."""
-        self._loop_transport.set_write_buffer_limits(high=high, low=low)
+        if not self._loop_transport.is_closing():
+            self._loop_transport.set_write_buffer_limits(high=high, low=low)
 
 
 def set_no_linger(handle: socket.socket) -> None:

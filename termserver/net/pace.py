@@ -34,6 +34,9 @@ class Paced(Protocol):
     def peer_too_slow(self, reason: str) -> None:
         """The peer does not take what it is sent, or does not go away: end it at once."""
 
+    def farewell_over(self) -> None:
+        """The peer does not go away: close, or if that was done cut."""
+
     def half_closed_for_long(self) -> None:
         """The peer shut its side a while ago and nothing shows that it still reads."""
 
@@ -139,6 +142,8 @@ class Pace:
 
     def half_closed(self, now: float) -> None:
         """The peer shut its side while its response is still to come."""
+        if not self._timeouts.half_close:
+            return
         self._half_closed_at = now
         self._half_closed_progress = self._connection.progress()
         self._set_look(now)
@@ -191,8 +196,11 @@ class Pace:
         timeouts = self._timeouts
         end = self._since + (timeouts.linger_total or math.inf)
         idle_end = self._body_since + (timeouts.linger_idle or math.inf)
-        if now >= end or now >= idle_end:
-            self._connection.peer_too_slow("the peer did not go away")
+        if self._stall_since < math.inf:  # our last bytes are on their way, watched by `_look`: the farewell begins after them
+            self._since, self._body_since = now, max(now, self._body_since)
+            self._phase_due = now + _LOOK
+        elif now >= end or now >= idle_end:
+            self._connection.farewell_over()
         else:
             self._phase_due = min(end, idle_end)
 

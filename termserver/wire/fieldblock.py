@@ -71,7 +71,7 @@ _KINDS: Final = (
         REPEATED,
     )
     | {b"host": HOST, b"proxy": DROPPED}
-    | dict.fromkeys((b"connection", b"content-length", b"expect", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"), NOTED)
+    | dict.fromkeys((b"connection", b"content-length", b"expect", b"te", b"transfer-encoding", b"upgrade"), NOTED)
 )  # llhttp heeds the fourth
 
 
@@ -96,41 +96,47 @@ class RefusedError(Exception):
 class FieldBlock:
     """Reads one block of field lines after the other; what the last `read` found stands in its attributes."""
 
-    __slots__ = ("_complete", "_kept", "_parser", "_underscores", "count", "headers", "hosts", "noted")
+    __slots__ = ("_complete", "_kept", "_parser", "_reusable", "_underscores", "count", "headers", "hosts", "noted")
 
     def __init__(self, underscores: Underscores) -> None:
         """Make the parser; it is kept for as long as the heads it reads leave it at the start of a message."""
         self._underscores = underscores
         self._kept: dict[bytes, tuple[bytes, bytes]] = {}  # field line -> (name, value)
         self._parser = httptools.HttpRequestParser(self)
-        self._complete = False
+        self._complete = self._reusable = False
         self.headers: Fields = []
         self.hosts: list[bytes] = []
         self.noted: dict[bytes, list[bytes]] = {}  # the values of fields that steer the connection
         self.count = 0  # lines that came, dropped ones included
 
+    # httptools calls these two
+
     def on_headers_complete(self) -> None:
-        """Mark the blank line (httptools calls it)."""
+        """Mark the blank line."""
         self._complete = True
+
+    def on_message_complete(self) -> None:
+        """Ask llhttp whether it is at the start of another message: after `close`, in whatever field it found one, it is not."""
+        self._reusable = self._parser.should_keep_alive()
 
     def read(self, head: bytes, version: str) -> None:
         """Parse a whole head, blank line included. Raises `RefusedError`."""
-        self._complete = False
+        self._complete = self._reusable = False
+        refusal = None
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpRequestParser(self)  # llhttp stops after the head, as we do
+            self._reusable = False  # llhttp stops after the head, as we do
         except httptools.HttpParserError as error:
+            self._reusable = False
+            refusal = str(error)
+        if not self._reusable:  # the parser is every connection's: none may find it where another one's request has left it
             self._parser = httptools.HttpRequestParser(self)
-            self._refuse(head, version, str(error))
+        if refusal is not None:
+            self._refuse(head, version, refusal)
         if not self._complete:
-            self._parser = httptools.HttpRequestParser(self)
             raise RefusedError(400, "malformed head")
-        try:
-            self._split(head)
-        finally:
-            if self.noted or version != "1.1":
-                self._parser = httptools.HttpRequestParser(self)  # it may wait for a body now, or for nothing more after a `close`
+        self._split(head)
 
     def _split(self, head: bytes) -> None:
         """Take an accepted head apart. Its first line is the request line, its last two end the block."""
@@ -166,7 +172,6 @@ class FieldBlock:
         elif kind is DROPPED:  # `Proxy` is httpoxy, CVE-2016-1000111 (spec attacks B4)
             return False
         elif self._underscores is Underscores.REJECT:
-            self.noted.setdefault(name, []).append(value)  # whatever follows is not looked at: the parser starts anew
             raise RefusedError(400, "a field name with an underscore")
         else:
             return self._underscores is Underscores.ALLOW
