@@ -119,7 +119,7 @@ class HttpExchange:
             await app(scope, self.receive, self.send)
         except (KeyboardInterrupt, GeneratorExit):  # the interpreter's, not the application's
             raise
-        except BaseException as error:  # one application's fault ends one request
+        except BaseException as error:  # noqa: BLE001 - one application's fault ends one request
             self._raised(error)
         else:
             if self._stage is not DONE and not self._gone:

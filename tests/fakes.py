@@ -1,0 +1,205 @@
+"""A connection without a socket: the real HTTP/1 engine, one exchange, and a recording outlet between them."""
+
+import asyncio
+import functools
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import ParamSpec
+
+import h11
+
+from termserver.asgi.http import HttpExchange
+from termserver.asgi.scope import base_scope, http_scope
+from termserver.config import Limits
+from termserver.errors import ClientDisconnected
+from termserver.wire.events import Aborted, Body, Ending, Event, Fields, Rejected, Request, Trailers
+from termserver.wire.head import HeadParser
+from termserver.wire.http1 import DefaultFields, Http1
+
+P = ParamSpec("P")
+App = Callable[..., Awaitable[None]]
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+ASKED_EXTENSIONS: dict[str, dict[str, object]] = {"http.response.trailers": {}, "http.response.pathsend": {}}
+
+
+def in_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Make a plain test of a coroutine function."""
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            async with asyncio.timeout(20):  # a test that hangs says where
+                await test(*args, **kwargs)
+        asyncio.run(main())
+    return run
+
+
+async def turns(count: int = 10) -> None:
+    """Let everything run that can."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class FakeOutlet:
+    """What an exchange asks of its connection, written down. `sent` is what is on the wire."""
+
+    def __init__(self, engine: Http1) -> None:
+        self.engine = engine
+        self.sent = bytearray()
+        self.calls: list[str] = []
+        self.sends_files = False
+        self.file_limit: int | None = None  # the peer is lost after so many bytes of a file
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def writable(self) -> bool:
+        return self._room.is_set()
+
+    @writable.setter
+    def writable(self, value: bool) -> None:
+        (self._room.set if value else self._room.clear)()
+
+    def flush(self) -> None:
+        self.sent += self.engine.output()
+
+    def resume_reading(self) -> None:
+        self.calls.append("resume_reading")
+
+    def finished(self, exchange: HttpExchange) -> None:  # noqa: ARG002 - the outlet's interface
+        self.calls.append("finished")
+        self.flush()
+
+    def returned(self, exchange: HttpExchange) -> None:
+        assert not exchange.running
+        self.calls.append("returned")
+
+    async def wait_writable(self) -> None:
+        await self._room.wait()
+
+    async def send_file(self, descriptor: int, offset: int, count: int) -> int:
+        self.flush()
+        await self._room.wait()
+        if self.file_limit is not None:
+            raise ClientDisconnected("the client has left")
+        data = os.pread(descriptor, count, offset)
+        self.sent += data
+        return len(data)
+
+
+@dataclass
+class Answer:
+    """A response as an independent parser (h11) reads it. `whole` is False where the client can tell that something is missing."""
+
+    status: int = 0
+    headers: Fields = field(default_factory=list)
+    body: bytes = b""
+    trailers: Fields = field(default_factory=list)
+    interim: list[tuple[int, Fields]] = field(default_factory=list)
+    whole: bool = False
+
+    def __getitem__(self, name: bytes) -> bytes | None:
+        return dict(self.headers).get(name)
+
+
+class Talk:
+    """One request to one application. What `net.Connection` does, without time and sockets."""
+
+    def __init__(self, request: bytes = GET, *, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        self.engine = Http1(HeadParser(limits), limits, DefaultFields(b""))
+        self.outlet = FakeOutlet(self.engine)
+        self.rejected: list[Rejected] = []
+        self._method = request.split(b" ", 1)[0]
+        events = self.engine.receive(request)
+        assert isinstance(events[0], Request)
+        self.request = events[0]
+        self.exchange = HttpExchange(self.engine, self.outlet, self.request)
+        self.receive, self.send = self.exchange.receive, self.exchange.send
+        self._take(events[1:])
+
+    def begin(self, app: App) -> asyncio.Task[None]:
+        """Start the application's task."""
+        base = base_scope(scheme="http", client=("192.0.2.1", 1), server=("192.0.2.2", 80), root_path="")
+        scope = http_scope(base, self.request, ASKED_EXTENSIONS, {})
+        self.exchange.task = asyncio.get_running_loop().create_task(self.exchange.run(app, scope))
+        return self.exchange.task
+
+    async def run(self, app: App) -> Answer:
+        """Run the application to its end; give what the client has then."""
+        await self.begin(app)
+        return self.answer()
+
+    def push(self, data: bytes) -> None:
+        """Let more of the request arrive."""
+        self._take(self.engine.receive(data))
+
+    def shut(self) -> None:
+        """Let the client shut its sending side."""
+        self._take(self.engine.end_of_input())
+
+    def lose(self) -> None:
+        """Let the connection be lost."""
+        self.outlet.writable = True
+        self.exchange.lost()
+
+    def _take(self, events: list[Event]) -> None:
+        for event in events:
+            match event:
+                case Body(data=data, ended=ended):
+                    self.exchange.feed(data, ended=ended)
+                case Trailers(headers=headers):
+                    self.exchange.feed_trailers(headers)
+                case Aborted():
+                    self.exchange.lost()
+                case Rejected():
+                    self.rejected.append(event)
+
+    def answer(self) -> Answer:
+        """Read what is on the wire, and the way the connection ends, as a client would. Raises where it is no HTTP."""
+        self.outlet.flush()
+        ended = self.engine.ending in {Ending.CLOSE, Ending.LINGER}
+        return read_answer(bytes(self.outlet.sent), self._method, ended=ended)
+
+
+def read_answer(sent: bytes, method: bytes, *, ended: bool) -> Answer:
+    """Parse one response with h11; `ended`: the server closed after it. Raises for bytes that are no HTTP, or too many."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method=method, target="/", headers=[("host", "a")]))
+    client.send(h11.EndOfMessage())
+    if sent:  # to h11, no bytes are the end
+        client.receive_data(sent)
+    if ended:
+        client.receive_data(b"")
+    answer = Answer()
+    while True:
+        try:
+            event = client.next_event()
+        except h11.RemoteProtocolError as error:
+            if ended and "closed" in str(error):
+                return answer
+            raise
+        match event:
+            case h11.InformationalResponse():
+                answer.interim.append((event.status_code, [*event.headers]))
+            case h11.Response():
+                answer.status, answer.headers = event.status_code, [*event.headers]
+            case h11.Data():
+                answer.body += bytes(event.data)
+            case h11.EndOfMessage():
+                answer.trailers = [*event.headers]
+                answer.whole = True
+                assert not client.trailing_data[0], "bytes after the response"
+                return answer
+            case _:
+                return answer
+
+
+def start(status: int = 200, headers: object = (), **more: object) -> dict[str, object]:
+    """Make an `http.response.start`."""
+    return {"type": "http.response.start", "status": status, "headers": headers, **more}
+
+
+def body(data: object = b"", **more: object) -> dict[str, object]:
+    """Make an `http.response.body`."""
+    return {"type": "http.response.body", "body": data, **more}
