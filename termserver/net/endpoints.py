@@ -9,6 +9,7 @@ nothing: in `connection_made` it takes the Twisted protocol's `dataReceived` for
 import asyncio
 import socket
 import struct
+import sys
 from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -28,6 +29,7 @@ from zope.interface import implementer
 
 _DONE: Final = Failure(ConnectionDone())
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
+_RETRY: Final = 0.1  # seconds after a listener could not be opened again
 
 
 def twisted_address(name: object) -> IAddress:
@@ -180,25 +182,43 @@ class LoopPort:
         self._factory = factory
         self._backlog = backlog
         self._server: asyncio.Server | None = None
+        self._resuming: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Accept connections."""
         if self._server is not None:
             return
         loop = asyncio.get_running_loop()
+        make: Any = loop.create_server
+        options: dict[str, object] = {}
+        if self._listener.family == socket.AF_UNIX:
+            make = loop.create_unix_server
+            if sys.version_info >= (3, 13):
+                options["cleanup_socket"] = False  # a pause must not remove the socket's file
         listener = self._listener.dup()  # the loop closes what it is given; ours stays, and with it the queue
-        make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
-        self._server = await make(lambda: LoopTransport(self._factory), sock=listener, backlog=self._backlog)
+        self._server = await make(lambda: LoopTransport(self._factory), sock=listener, backlog=self._backlog, **options)
 
     def pause(self) -> None:
         """Accept no more for now."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+            self._resuming = None
         if self._server is not None:
             self._server.close()
             self._server = None
 
     def startListening(self) -> None:
         """Begin: Twisted's name for it."""
-        asyncio.get_running_loop().create_task(self.open())
+        if self._resuming is None:
+            self._resuming = asyncio.get_running_loop().create_task(self._resume())
+
+    async def _resume(self) -> None:
+        """Accept connections as soon as there is a descriptor to do it with."""
+        while self._server is None:
+            try:
+                await self.open()
+            except OSError:
+                await asyncio.sleep(_RETRY)
 
     def stopListening(self) -> Deferred[None]:
         """Close the port."""

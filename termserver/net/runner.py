@@ -13,7 +13,7 @@ from termserver.net import reactor as reactors
 from termserver.net.ports import Ports
 from termserver.net.server import Server
 from termserver.observe.access import from_config
-from termserver.observe.log import configure
+from termserver.observe.log import LogSetup, configure
 
 logger = logging.getLogger("termserver")
 _LAST_LINES: Final = 1.0  # seconds that the access log has to write its last lines
@@ -82,7 +82,7 @@ def run(config: Config) -> int:
             logger.warning("%s", warning)
         logger.info("Starting server at %s", ", ".join(map(str, config.bind)))
         failures: list[BaseException] = []
-        reactor.callWhenRunning(_begin, running, loop, reactor, failures)
+        reactor.callWhenRunning(_begin, running, loop, reactor, failures, log)
         reactor.run(installSignalHandlers=False)
         if failures:
             raise failures[0]
@@ -92,11 +92,13 @@ def run(config: Config) -> int:
     return 0
 
 
-def _begin(running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, failures: list[BaseException]) -> None:
+def _begin(
+    running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, failures: list[BaseException], log: LogSetup | None
+) -> None:
     """Run the server's main coroutine on the reactor's loop, and stop the reactor after it."""
     task = loop.create_task(running.main())
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, number, running)
+        loop.add_signal_handler(number, _on_signal, number, running, log)
     loop.add_signal_handler(signal.SIGUSR1, running.reopen_logs)
 
     def done(ended: "asyncio.Task[None]") -> None:
@@ -108,12 +110,14 @@ def _begin(running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, fail
     task.add_done_callback(done)
 
 
-def _on_signal(number: int, running: Running) -> None:
+def _on_signal(number: int, running: Running, log: LogSetup | None) -> None:
     """Stop gracefully at the first signal, at once at the second."""
     name = signal.Signals(number).name
     if running.stop_asked:
         logger.warning("A second signal (%s): ending at once", name)
         logging.shutdown()
+        if log is not None:
+            log.close()
         os._exit(128 + number)
     logger.info("%s: finishing what runs; a second signal ends at once", name)
     running.ask_to_stop()

@@ -380,4 +380,25 @@ async def told_end(scope: Scope, receive: Receive, send: Send) -> None:
     print(f"request ends {scope['path']}", flush=True)
 
 
+async def stubborn_start(scope: Scope, receive: Receive, send: Send) -> None:
+    """Neither complete the start-up nor let it be cancelled."""
+    print("starting", flush=True)
+    await stubborn(scope, receive, send)
+
+
+async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer once somebody has written to the named pipe $GATE."""
+    global gate
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+        return
+    if gate is None:
+        gate = asyncio.get_running_loop().run_in_executor(None, Path(os.environ["GATE"]).read_bytes)
+    events.append("held")
+    print(f"in hand {len(events)}", flush=True)
+    await asyncio.shield(gate)
+    await answer(send, b"x" * 100_000)
+
+
+gate: asyncio.Future[bytes] | None = None
 no_callable = 7

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import select
 import signal
 import socket
@@ -46,14 +45,12 @@ class Server:
         words = [sys.executable, "-m", "termserver", application, "--app-dir", str(HERE)]
         words += ["--bind", "127.0.0.1:0"] if port else []
         words += list(options)
-
-        def limit_files() -> None:
-            if files is not None:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
+        words = words if command is None else list(command)
+        if files is not None:
+            words = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *words]
         self.process = subprocess.Popen(
-            words if command is None else command, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE if stdout is None else stdout,
-            stderr=subprocess.PIPE, text=True, pass_fds=pass_fds, preexec_fn=limit_files, cwd=HERE,
+            words, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE, text=True, pass_fds=pass_fds, cwd=HERE,
         )
         pipes = [(self.process.stderr, self.lines), (self.process.stdout, self.out)]
         self._readers = [threading.Thread(target=self._read, args=pair, daemon=True) for pair in pipes if pair[0] is not None]

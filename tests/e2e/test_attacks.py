@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server import Client, Server, wait_until
+from e2e.server import Client, Server, wait_until
 
 CANARY = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
