@@ -92,7 +92,7 @@ class Cores:
 def choose_cores() -> Cores:
     """Take two cores that this process may use, not two threads of one core if that can be helped."""
     allowed = sorted(os.sched_getaffinity(0))
-    if len(allowed) < 2:  # noqa: PLR2004
+    if len(allowed) < 2:
         message = f"expected two cores, one for the server and one for the load generator, got {len(allowed)}"
         raise RuntimeError(message)
     client, others = allowed[0], allowed[1:]

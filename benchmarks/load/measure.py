@@ -16,7 +16,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _SESSION, _TIMES = 3, slice(11, 15)  # fields of /proc/<pid>/stat after the command's name, see proc_pid_stat(5)
 
 
-class Unusable(Exception):  # noqa: N818  a finding about a server, reported in its cell
+class Unusable(Exception):
     """The server did not start, did not answer what the scenario expects, or could not be loaded."""
 
 

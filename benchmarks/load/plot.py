@@ -40,7 +40,7 @@ def draw(results: dict[str, Any], directory: Path) -> None:
     figure.savefig(directory / "plot.png", dpi=120)
 
 
-def _panel(panel: Any, scenario: str, cells: list[dict[str, Any]], pythons: list[str]) -> None:  # noqa: ANN401  matplotlib is untyped here
+def _panel(panel: Any, scenario: str, cells: list[dict[str, Any]], pythons: list[str]) -> None:
     servers = list(dict.fromkeys(cell["server"] for cell in cells))
     height = 0.8 / len(pythons)
     figure, unit = ("p99_us", "p99 latency, µs") if scenario == _P99_SCENARIO else ("cpu_us", "CPU µs per request")

@@ -92,9 +92,7 @@ def run(config: Config) -> int:
     return 0
 
 
-def _begin(
-    running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, failures: list[BaseException], log: LogSetup | None
-) -> None:
+def _begin(running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, failures: list[BaseException], log: LogSetup | None) -> None:
     """Run the server's main coroutine on the reactor's loop, and stop the reactor after it."""
     task = loop.create_task(running.main())
     for number in (signal.SIGTERM, signal.SIGINT):
