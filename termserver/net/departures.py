@@ -6,10 +6,12 @@ seconds, and what the call was waiting for. A call that ignores even that is rep
 be ended from outside.
 """
 
-import io
+import asyncio
 import logging
 import math
 import time
+import traceback
+from typing import Any
 
 from termserver.asgi.http import HttpExchange
 from termserver.config import Timeouts
@@ -87,12 +89,20 @@ class _Departure:
         else:
             self._owner.discard(exchange)
             self._owner.stuck += 1
-            stack = io.StringIO()
-            task.print_stack(file=stack)
             logger.warning(
                 "%s %s: still running %.0f s after its client left, cancelled in vain\n%s",
                 exchange.request.method,
                 exchange.request.path.decode("ascii"),
                 now - self._since,
-                stack.getvalue(),
+                _stack(task),
             )
+
+
+def _stack(task: "asyncio.Task[None]") -> str:
+    """Say where a call stands, from its first coroutine to the innermost one: `Task.print_stack` knows only the first."""
+    frames = []
+    awaited: Any = task.get_coro()
+    while (frame := getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)) is not None:
+        frames.append((frame, frame.f_lineno))
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return "".join(traceback.StackSummary.extract(frames).format())

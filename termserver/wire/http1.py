@@ -84,6 +84,7 @@ class Http1:
         "_has_body",
         "_heads",
         "_held",
+        "_input_over",
         "_is_head",
         "_left",
         "_length",
@@ -123,6 +124,7 @@ class Http1:
         self._discarded = 0
         self._continue = False
         self._requests = 0
+        self._input_over = False
         # writing
         self._writing = W_NOTHING
         self._outbound = NO_BODY
@@ -167,7 +169,8 @@ class Http1:
         reading = self._reading
         try:
             if reading is R_HEAD:
-                return self._read_head(data)
+                events = self._read_head(data)
+                return events if not self._input_over else [*events, *self._void_unread()]
             if reading is R_LENGTH:
                 return self._read_length(data)
             if reading is R_CHUNKS:
@@ -268,20 +271,19 @@ class Http1:
         return []
 
     def end_of_input(self) -> list[Event]:
-        """The peer shut its sending side. A request that was whole keeps its response; one that was not is void (RFC 9112 §8)."""
-        reading, self._reading = self._reading, R_CLOSED
-        if reading is R_CLOSED:
+        """The peer shut its sending side. Requests that are whole keep their responses; one that is not is void (RFC 9112 §8)."""
+        self._input_over = True
+        self._plain = False
+        return self._void_unread()
+
+    def _void_unread(self) -> list[Event]:
+        """End a request that will never be whole, or the connection where none is left."""
+        reading = self._reading
+        if reading is R_DONE or reading is R_CLOSED or self.has_input:
             return []
-        self._framing = _NO_FRAMING
-        self._partial, self._held = None, b""
-        if reading is R_DONE:
-            return []
-        if self._writing in {W_NOTHING, W_DONE}:
-            self.ending = CLOSE
-            return []
-        self._writing = W_NOTHING
-        self.ending = RESET
-        return [Aborted(0, "the client left in the middle of the request")]
+        in_application = self._writing not in {W_NOTHING, W_DONE}
+        self._stop(RESET if in_application else CLOSE)
+        return [Aborted(0, "the client left in the middle of the request")] if in_application else []
 
     def consumed(self, stream: int, size: int) -> None:  # noqa: ARG002 - the engine's interface names the stream
         """Give back credit for body bytes that the application took."""
@@ -322,10 +324,10 @@ class Http1:
     # ------------------------------------------------------------------ writing
 
     def drain(self) -> None:
-        """Let the running response be the last one; without one, the connection ends."""
+        """Let the running response be the last one. An idle connection ends; a new one may still bring the request it was made for."""
         self._draining = True
         self._plain = False
-        if self._writing is W_NOTHING and self._partial is None and self.ending is OPEN:
+        if self._writing is W_NOTHING and self._partial is None and self._requests and self.ending is OPEN:
             self._stop(CLOSE)
 
     def wants_continue(self, stream: int) -> None:
@@ -348,7 +350,10 @@ class Http1:
         if self._is_head and self._length is None and status in NO_BODY_STATUSES:
             self._length = 0  # none is made up for it
         self._plain = (
-            self._has_body and not trailers and not self._draining and self._version == "1.1" and not self._limits.requests_per_connection
+            self._has_body
+            and not trailers
+            and self._version == "1.1"
+            and not (self._draining or self._input_over or self._limits.requests_per_connection)
         )
         self._wants_trailers = trailers
         self._writing = W_FIRST
@@ -486,14 +491,14 @@ class Http1:
         """The response is out. A request whose body is still coming is read to its end, within bounds, before the next."""
         self._writing = W_DONE
         self._credit = 0  # what the application left unread holds nothing up
-        if self._reading is R_DONE or self._reading is R_CLOSED:
+        if self._reading is R_DONE:
             self._meet()
         elif not self._framing.keep_alive:
             self._stop(LINGER)
 
     def _meet(self) -> None:
         """Request and response are complete: on to the next request, or to the end."""
-        if self._framing.keep_alive and not self._draining:
+        if self._framing.keep_alive and not self._draining and (self._held or not self._input_over):
             self._reading = R_HEAD
             self._writing = W_NOTHING
         else:
