@@ -273,7 +273,11 @@ class Client:
             self.socket.bind((source, 0))
         if family == socket.AF_INET:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.connect(address)
+        try:
+            self.socket.connect(address)
+        except OSError:
+            self.socket.close()
+            raise
         self._came = b""
 
     def __enter__(self) -> Self:

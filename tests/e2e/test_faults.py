@@ -74,7 +74,7 @@ def test_fault_of_one_never_reaches_another(server: Server) -> None:
 
 def test_thousand_faults_in_a_row_leave_nothing_behind() -> None:
     kinds = [*BEFORE_START, *AFTER_START]
-    with Server("apps:app", "--no-access-log", "--log-level", "critical") as server:
+    with Server("apps:app", "--no-access-log", "--log-fmt", "%(levelname)s %(message)s") as server:
         for kind in kinds * 10:
             server.exchange(fault(kind))
         before = server.ask("/facts")
@@ -130,7 +130,7 @@ def test_talker_that_never_listens_ends_within_a_second(server: Server) -> None:
     left = time.monotonic()
     server.wait_event("talk ended: ClientDisconnected")
     assert time.monotonic() - left < 5  # a second, and room for a busy machine
-    assert "ERROR" not in server.log.rpartition("/talk")[2]
+    assert "GET /talk" not in server.log
 
 
 def test_call_that_does_not_note_it_is_cancelled_after_a_while() -> None:
@@ -149,7 +149,7 @@ def test_call_that_ignores_its_cancellation_is_reported_once_with_its_stack() ->
         with server.connect() as client:
             client.get("/stubborn")
             server.wait_event("stubborn")
-        server.wait_line("cancelled in vain")
+        assert server.wait_line("cancelled in vain")
         server.wait_line("apps.py")
         assert server.get("/").status == 200
         assert server.stop() == 0
@@ -266,6 +266,7 @@ def test_file_that_the_client_does_not_want_to_the_end(server: Server, tmp_path:
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(200_000_000)
+    server.get(f"/path?path={__file__}")  # the first file starts a thread
     before = server.ask("/facts")
     for reset in (True, False):
         for path in ("/path", "/opened"):

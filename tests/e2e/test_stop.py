@@ -28,7 +28,8 @@ def test_signal_ends_an_idle_server_with_0(number: signal.Signals) -> None:
 
 
 def test_slow_response_is_finished_idle_connection_closed_new_one_refused() -> None:
-    with Server(*QUIET) as server, server.connect() as busy, server.connect() as idle, server.connect() as fresh:
+    options = ("--application-close-timeout", "0.1")
+    with Server(*QUIET, *options) as server, server.connect() as busy, server.connect() as idle, server.connect() as fresh:
         idle.get("/")
         idle.response()
         busy.get("/hold-body")
@@ -44,7 +45,7 @@ def test_slow_response_is_finished_idle_connection_closed_new_one_refused() -> N
             busy.get("/")  # pipelined into a draining connection: not answered
             waiting.get("/")
             assert server.process.poll() is None
-            os.kill(server.pid, 0)
+            waiting.reset()
         busy.reset()
         assert server.wait() == 0
 
@@ -100,11 +101,14 @@ def test_call_that_never_ends_is_cancelled_at_the_end_of_the_grace_period() -> N
 
 
 def test_listener_is_told_before_the_end_of_the_grace_period(tmp_path: Path) -> None:
-    with Server("apps:told_end", "--no-access-log", "--timeout-graceful-shutdown", "0.6") as server, server.connect() as client:
+    with Server("apps:told_end", "--no-access-log", "--timeout-graceful-shutdown", "3") as server, server.connect() as client:
         client.get("/listen")
         wait_until(lambda: "GET /listen" in server.seen(), "the request")
-        assert server.stop() == 0
-        assert "request ends /listen\n" in server.written
+        server.send_signal(signal.SIGTERM)
+        server.wait_line("request ends /listen", out=True)
+        client.rest()
+        client.socket.close()
+        assert server.wait() == 0
         assert "grace period" not in server.log
 
 
