@@ -124,6 +124,7 @@ class HeadParser:
         if len(head) > self._safe_size:
             self._check_sizes(parts, head[:line_end], block)
         if len(parts) != 3:  # noqa: PLR2004 - RFC 9112 §3: method SP request-target SP HTTP-version
+            self._check_request_line(parts)  # the method first, as for a head in pieces: both are refused alike
             raise RefusedError(400, "malformed request line")
         method_token, target, version_token = parts
         if version_token == b"HTTP/1.1":
@@ -131,6 +132,7 @@ class HeadParser:
         elif version_token == b"HTTP/1.0":
             version, known_blocks = "1.0", self._known_10
         else:
+            self._check_request_line(parts)
             raise _version_refusal(version_token)
         method = METHODS.get(method_token)
         if method is None:

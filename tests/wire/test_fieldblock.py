@@ -270,6 +270,8 @@ def test_a6_no_transfer_coding_in_http_1_0(coding: bytes, more: bytes) -> None:
         b"\x0b5",
         b"5\xa0",
         b"9" * 20,
+        b"1" * 20,
+        b"0" * 20,
         b"1" * 4_000,
     ],
 )

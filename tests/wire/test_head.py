@@ -569,6 +569,15 @@ def test_the_table_of_known_blocks_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert known(parser) > 0
 
 
+def test_the_table_of_marks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("termserver.wire.head._SEEN_BLOCKS", 4)
+    parser = HeadParser(Limits())
+    for n in range(20):
+        parser.parse(request(b"X: %d\r\n" % n))
+        assert len(parser._seen) <= 4
+    assert known(parser) == 0  # none of them came twice
+
+
 @pytest.mark.parametrize(
     ("piece", "answer"),
     [
