@@ -45,7 +45,7 @@ def as_application(target: object, spec: str, *, factory: bool = False) -> Appli
         try:
             target = target()
         except Exception as error:
-            message = f"application {spec!r}: the factory raised {type(error).__name__}: {error}"
+            message = f"application {spec!r}: the factory raised {_in_one_line(error)}"
             raise ApplicationLoadError(message) from error
     if not callable(target):
         message = f"application {spec!r} is not callable: {type(target).__name__}"
@@ -60,8 +60,12 @@ def _import(module_name: str, spec: str) -> object:
         if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
             message = f"application {spec!r}: there is no module {error.name!r}"
         else:
-            message = f"application {spec!r}: importing {module_name!r} failed: {error}"
+            message = f"application {spec!r}: importing {module_name!r} failed: {_in_one_line(error)}"
         raise ApplicationLoadError(message) from error
     except Exception as error:
-        message = f"application {spec!r}: importing {module_name!r} raised {type(error).__name__}: {error}"
+        message = f"application {spec!r}: importing {module_name!r} raised {_in_one_line(error)}"
         raise ApplicationLoadError(message) from error
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -18,6 +18,8 @@ _SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "h
 # One forwarded-pair and what ends it (RFC 7239 §4): token "=" ( token / quoted-string ). A node's brackets and colons come quoted, though
 # not always.
 _PAIR: Final = re.compile(rb"""[ \t]*([A-Za-z0-9!#$%&'*+.^_`|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^",; \t]*))[ \t]*(;|,|$)""")
+# RFC 7239 §6: an address, and a port, which may be obfuscated; IPv6 with a port stands in brackets. Bare IPv6 is X-Forwarded-For's.
+_NODE: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?|([0-9A-Fa-f:.]+)")
 _LARGEST_PORT: Final = 65_535
 
 Address = IPv4Address | IPv6Address
@@ -111,19 +113,13 @@ def _joined(headers: Fields, name: bytes) -> bytes:
 
 def _parse_node(node: bytes) -> tuple[Address, int] | None:
     """Read `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`; None for anything else (`unknown`, `_hidden`, nonsense)."""
-    text = node.decode("latin-1")
-    port = 0
-    if text.startswith("["):
-        text, _, rest = text[1:].partition("]")
-        port_text = rest.removeprefix(":")
-    elif text.count(":") == 1:
-        text, _, port_text = text.partition(":")
-    else:
-        port_text = ""
-    if port_text.isascii() and port_text.isdigit() and len(port_text) <= 5:  # noqa: PLR2004 - 65535 has five digits
-        port = int(port_text)
+    match = _NODE.fullmatch(node)
+    if match is None:
+        return None
+    bracketed, version_4, port_text, bare = match.groups()
+    port = int(port_text) if port_text and port_text.isdigit() else 0
     try:
-        return ip_address(text), port if port <= _LARGEST_PORT else 0
+        return ip_address((bracketed or version_4 or bare).decode()), port if port <= _LARGEST_PORT else 0
     except ValueError:
         return None
 

@@ -168,7 +168,7 @@ class Connection:
         if self._ended is not OPEN:
             self._release_producer()
             if self._ended is LINGER:
-                self.transport.loseWriteConnection()
+                self._shut_writing()
 
     def stopProducing(self) -> None:
         """The transport is about to be lost."""
@@ -355,7 +355,7 @@ class Connection:
                 self._pause(on=False)
             self._pace.enter(Awaiting.DISCARD, monotonic())
             self._release_producer()
-            self.transport.loseWriteConnection()
+            self._shut_writing()
         else:
             self._close()
 
@@ -364,6 +364,13 @@ class Connection:
         self._pace.closing(monotonic())
         self._release_producer()
         self.transport.loseConnection()
+
+    def _shut_writing(self) -> None:
+        """Shut our side. TLS is not half-closed: there the connection ends, its own close alert first."""
+        if ISSLTransport.providedBy(self.transport):
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
 
     def _release_producer(self) -> None:
         """Let a transport of Twisted's own close: it waits until it has no producer, and forgets what it waited for when it resumes one."""
@@ -385,6 +392,7 @@ class Connection:
         if self._ended is OPEN:
             self._engine.drain()
             self._settle()
+            self._pace.hurry(monotonic())
 
     def tell_disconnect(self) -> None:
         """Tell the application that its time is almost over."""

@@ -11,6 +11,7 @@ from termserver.config import Timeouts
 from termserver.wire.events import Awaiting
 
 _LOOK: Final = 1.0  # seconds between two looks at a rate
+_LAST_CHANCE: Final = 1.0  # seconds for the first request of a connection, once the server stops
 
 
 REQUEST, HEAD, BODY, APPLICATION, DISCARD = Awaiting
@@ -107,6 +108,12 @@ class Pace:
             due = now + min(timeouts.linger_idle or math.inf, timeouts.linger_total or math.inf)
         self._phase_due = due
         self.deadline = min(due, self._look_at)
+
+    def hurry(self, now: float) -> None:
+        """The server stops: a connection that brought no request yet has a moment to do so."""
+        if self.phase is REQUEST:
+            self._phase_due = min(self._phase_due, now + _LAST_CHANCE)
+            self.deadline = min(self._phase_due, self._look_at)
 
     def closing(self, now: float) -> None:
         """Wait for the peer to take note of our close: nothing is read any more, so only the total counts."""

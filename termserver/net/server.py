@@ -40,7 +40,7 @@ logger = logging.getLogger("termserver")
 _SHED_AT = 0.9  # of the connections a worker takes
 
 
-class State(Enum):
+class Stage(Enum):
     """Where a worker is in its life."""
 
     STARTING = auto()
@@ -49,7 +49,7 @@ class State(Enum):
     STOPPED = auto()
 
 
-STARTING, SERVING, DRAINING, STOPPED = State
+STARTING, SERVING, DRAINING, STOPPED = Stage
 
 
 @implementer(IProtocolFactory)
@@ -62,7 +62,7 @@ class Server:
         """Put the shared parts together; nothing is opened yet."""
         self.config = config
         self.app = app
-        self.state_name = STARTING
+        self.stage = STARTING
         self.connections: set[Connection] = set()
         self.running = 0  # application calls
         self.watches_calls = False  # whether somebody wants to know when one ends
@@ -111,7 +111,7 @@ class Server:
         if self.config.lifespan != "off":
             await self._start_application()
         await ports.open(self)
-        self.state_name = SERVING
+        self.stage = SERVING
 
     async def _start_application(self) -> None:
         limit = self.config.timeouts.startup
@@ -125,9 +125,9 @@ class Server:
 
     async def stop(self) -> None:
         """Finish what runs within the grace period, end the rest, then shut the application down."""
-        if self.state_name is DRAINING or self.state_name is STOPPED:
+        if self.stage is DRAINING or self.stage is STOPPED:
             return
-        self.state_name = DRAINING
+        self.stage = DRAINING
         self.stopping.set()
         end = time.monotonic() + self.config.timeouts.graceful
         if self._ports is not None:
@@ -137,7 +137,7 @@ class Server:
         self.deadlines.stop()
         if self._access_log is not None:
             self._access_log.flush()
-        self.state_name = STOPPED
+        self.stage = STOPPED
 
     async def _drain(self, end: float) -> None:
         for connection in tuple(self.connections):
@@ -206,7 +206,7 @@ class Server:
 
     def buildProtocol(self, addr: IAddress) -> Connection | None:  # noqa: ARG002 - Twisted's signature
         """Make the protocol of a new connection; none while draining."""
-        if self.state_name is DRAINING or self.state_name is STOPPED:
+        if self.stage is DRAINING or self.stage is STOPPED:
             return None
         return Connection(self, Http1(self._heads, self.config.limits, self._defaults))
 
@@ -223,7 +223,7 @@ class Server:
         """A connection is gone."""
         self.connections.discard(connection)
         self.deadlines.discard(pace)
-        if self._ports is not None and self._ports.paused and len(self.connections) < self._capacity and self.state_name is SERVING:
+        if self._ports is not None and self._ports.paused and len(self.connections) < self._capacity and self.stage is SERVING:
             self._ports.resume()
         self._note_end()
 

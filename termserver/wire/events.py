@@ -167,7 +167,7 @@ class HttpEngine(Protocol):
         """Cut the response so that the peer sees it is incomplete."""
 
     def drain(self) -> None:
-        """Let the running response be the last one."""
+        """Let the running response be the last one; what is idle ends."""
 
     def output(self) -> bytes:
         """Hand out what is to be sent, once."""

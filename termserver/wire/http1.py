@@ -448,7 +448,7 @@ class Http1:
             out.append(self._defaults.date)
         elif not flags & APP_NAMES_SERVER:
             out.append(self._defaults.server)
-        if not self._framing.keep_alive or flags & APP_CLOSES or self._draining or self._outbound is UNTIL_CLOSE or self._is_last():
+        if not self._framing.keep_alive or flags & APP_CLOSES or self._outbound is UNTIL_CLOSE or self._is_last():
             self._framing = _LAST_WITH_TRAILERS if self._framing.takes_trailers else _NO_FRAMING
             out.append(b"connection: close\r\n\r\n")
         else:
@@ -456,9 +456,11 @@ class Http1:
         self._writing = W_BODY
 
     def _is_last(self) -> bool:
-        """Whether the connection cannot serve another request: its count is reached, or too much body is left to discard."""
+        """Whether no other request will be served: their count is reached, the end is near, or too much body is left to discard."""
         limits = self._limits
         if limits.requests_per_connection and self._requests >= limits.requests_per_connection:
+            return True
+        if self._draining or (self._input_over and not self._held):
             return True
         if self._continue:  # RFC 9110 §10.1.1: the client may or may not send the body now; only a close is unambiguous
             return True
