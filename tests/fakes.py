@@ -2,12 +2,14 @@
 
 import asyncio
 import functools
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import h11
+import pytest
 
 from termserver.asgi.http import HttpExchange
 from termserver.asgi.scope import base_scope, http_scope
@@ -18,19 +20,26 @@ from termserver.wire.head import HeadParser
 from termserver.wire.http1 import DefaultFields, Http1
 
 P = ParamSpec("P")
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 App = Callable[..., Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-ASKED_EXTENSIONS: dict[str, dict[str, object]] = {"http.response.trailers": {}, "http.response.pathsend": {}}
+HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
+TAKES_TRAILERS = b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
 
 
 def in_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     """Make a plain test of a coroutine function."""
+
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         async def main() -> None:
             async with asyncio.timeout(20):  # a test that hangs says where
                 await test(*args, **kwargs)
+
         asyncio.run(main())
+
     return run
 
 
@@ -46,7 +55,7 @@ class FakeOutlet:
     def __init__(self, engine: Http1) -> None:
         self.engine = engine
         self.sent = bytearray()
-        self.calls: list[str] = []
+        self.calls: list[str] = []  # of those that an exchange makes once
         self.sends_files = False
         self.file_limit: int | None = None  # the peer is lost after so many bytes of a file
         self._room = asyncio.Event()
@@ -71,8 +80,7 @@ class FakeOutlet:
         self.flush()
 
     def returned(self, exchange: HttpExchange) -> None:
-        assert not exchange.running
-        self.calls.append("returned")
+        self.calls.append("running" if exchange.running else "returned")
 
     async def wait_writable(self) -> None:
         await self._room.wait()
@@ -112,7 +120,8 @@ class Talk:
         self.rejected: list[Rejected] = []
         self._method = request.split(b" ", 1)[0]
         events = self.engine.receive(request)
-        assert isinstance(events[0], Request)
+        if not isinstance(events[0], Request):
+            raise AssertionError(events)  # noqa: TRY004 - a plain assert would be gone under -O
         self.request = events[0]
         self.exchange = HttpExchange(self.engine, self.outlet, self.request)
         self.receive, self.send = self.exchange.receive, self.exchange.send
@@ -121,7 +130,7 @@ class Talk:
     def begin(self, app: App) -> asyncio.Task[None]:
         """Start the application's task."""
         base = base_scope(scheme="http", client=("192.0.2.1", 1), server=("192.0.2.2", 80), root_path="")
-        scope = http_scope(base, self.request, ASKED_EXTENSIONS, {})
+        scope = http_scope(base, self.request, {}, {})
         self.exchange.task = asyncio.get_running_loop().create_task(self.exchange.run(app, scope))
         return self.exchange.task
 
@@ -189,17 +198,67 @@ def read_answer(sent: bytes, method: bytes, *, ended: bool) -> Answer:
             case h11.EndOfMessage():
                 answer.trailers = [*event.headers]
                 answer.whole = True
-                assert not client.trailing_data[0], "bytes after the response"
+                if client.trailing_data[0]:
+                    raise AssertionError("bytes after the response")
                 return answer
             case _:
                 return answer
 
 
-def start(status: int = 200, headers: object = (), **more: object) -> dict[str, object]:
+def start(status: object = 200, headers: object = (), **more: object) -> Message:
     """Make an `http.response.start`."""
     return {"type": "http.response.start", "status": status, "headers": headers, **more}
 
 
-def body(data: object = b"", **more: object) -> dict[str, object]:
+def body(data: object = b"", **more: object) -> Message:
     """Make an `http.response.body`."""
     return {"type": "http.response.body", "body": data, **more}
+
+
+def trailers(*headers: tuple[object, object], **more: object) -> Message:
+    """Make an `http.response.trailers`."""
+    return {"type": "http.response.trailers", "headers": list(headers), **more}
+
+
+def path_of(path: object) -> Message:
+    """Make an `http.response.pathsend`."""
+    return {"type": "http.response.pathsend", "path": str(path)}
+
+
+def zero_copy(file: object, **more: object) -> Message:
+    """Make an `http.response.zerocopysend`."""
+    return {"type": "http.response.zerocopysend", "file": file, **more}
+
+
+def sender(*messages: Message) -> App:
+    """Make an application that says just this."""
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+class Log:
+    """What the server logged of the requests in a test."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, "termserver")
+        self._caplog = caplog
+
+    def lines(self, level: int) -> list[str]:
+        return [record.getMessage() for record in self._caplog.records if record.name == "termserver" and record.levelno == level]
+
+    @property
+    def errors(self) -> list[str]:
+        return self.lines(logging.ERROR)
+
+    @property
+    def tracebacks(self) -> int:
+        return sum(record.exc_info is not None for record in self._caplog.records)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody was troubled: no warning, no error, no traceback."""
+        return not self.tracebacks and all(record.levelno <= logging.INFO for record in self._caplog.records)

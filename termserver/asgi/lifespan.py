@@ -98,7 +98,7 @@ class Lifespan:
             self._answered.set_exception(failure)
 
     async def _send(self, message: Message) -> None:
-        kind = message["type"]
+        kind = message.get("type")
         if kind == "lifespan.startup.complete" and self._stage is STARTING:
             self._answer(None)
             self._stage = RUNNING
