@@ -217,10 +217,13 @@ class HeadParser:
         """Refuse a head that is not whole yet but cannot become acceptable: a line or the block too long, a first byte of no method."""
         line_end = data.find(b"\r\n")
         line = data if line_end < 0 else data[:line_end]
-        self._check_request_line(line.split(b" ", 1))  # trap: this runs for every piece, and a line may hold thousands of blanks
+        parts = line.split(b" ", 1)  # trap: this runs for every piece, and a line may hold thousands of blanks
+        self._check_request_line(parts)
         self._check_line_length(line)
         if line_end < 0:
             return
+        if len(parts) == 1:
+            raise RefusedError(400, "malformed request line")
         limits = self._limits
         if limits.header_bytes and len(data) - line_end - 2 > limits.header_bytes + 1:  # the CR of the blank line may be its last byte
             raise RefusedError(431, f"more than {limits.header_bytes} bytes of header fields")

@@ -585,6 +585,8 @@ def test_the_table_of_marks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"\x80", 400),
         (b'{"a": 1}\n', 400),
         (b"SSH-2.0 x\r\n", 501),
+        (b"SSH-2.0-x\r\n", 400),
+        (b"!\r\n", 400),
         (b"GET / HTTP/1.1\n", 400),
         (b"GET", None),
         (b"G", None),

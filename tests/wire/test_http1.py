@@ -657,13 +657,18 @@ def test_what_a_connection_waits_for(fed: bytes, awaiting: Awaiting) -> None:
 # ---------------------------------------------------------------------- endings
 
 
-@pytest.mark.parametrize(
-    ("fed", "ending"), [(b"", Ending.CLOSE), (b"GET", Ending.OPEN), (GET, Ending.OPEN), (post(b"", length=5), Ending.OPEN)]
-)
-def test_drain_closes_what_is_idle(fed: bytes, ending: Ending) -> None:
+@pytest.mark.parametrize("fed", [b"", b"GET", GET, post(b"", length=5)])
+def test_drain_lets_a_request_come_or_end(fed: bytes) -> None:
     http = after(fed)
     http.drain()
-    assert http.ending is ending
+    assert http.ending is Ending.OPEN
+
+
+def test_drain_closes_what_is_idle() -> None:
+    http = after(GET)
+    respond(http, b"a")
+    http.drain()
+    assert http.ending is Ending.CLOSE
 
 
 @pytest.mark.parametrize("headers", [(), ((b"content-length", b"1"),)])
@@ -740,6 +745,37 @@ def test_a12_end_of_input_in_the_middle_of_a_body(data: bytes, started: bool) ->
     assert http.end_of_input() == []
     http.reject(500, "the application raised")
     assert (http.output(), http.ending) == (b"", Ending.RESET)
+
+
+@pytest.mark.parametrize("headers", [(), ((b"content-length", b"1"),)])
+def test_rfc9112_8_end_of_input_behind_a_pipeline(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    http = after(GET + post(b"hello") + NEXT)
+    assert http.end_of_input() == []
+    assert b"connection: close" not in respond(http, b"a", headers=headers)
+    assert [type(event) for event in http.receive(b"")] == [Request, Body]
+    assert b"connection: close" not in respond(http, b"a", headers=headers)
+    assert [type(event) for event in http.receive(b"")] == [Request]
+    assert b"connection: close" in respond(http, b"a", headers=headers)
+    assert http.ending is Ending.CLOSE
+
+
+@pytest.mark.parametrize(
+    ("rest", "events", "ending"),
+    [
+        pytest.param(NEXT[:-1], [], Ending.CLOSE, id="part of a head"),
+        pytest.param(b"\r\n", [], Ending.CLOSE, id="an empty line"),
+        pytest.param(post(b"he", length=5), [Request, Body, Aborted], Ending.RESET, id="part of a body"),
+        pytest.param(chunked(b""), [Request, Aborted], Ending.RESET, id="no body"),
+        pytest.param(b"\x00", [Rejected], Ending.LINGER, id="garbage"),
+    ],
+)
+def test_rfc9112_8_end_of_input_behind_a_pipeline_that_is_cut(rest: bytes, events: list[type], ending: Ending) -> None:
+    http = after(GET + rest)
+    assert http.end_of_input() == []
+    respond(http, b"a")
+    assert [type(event) for event in http.receive(b"")] == events
+    assert http.ending is ending
+    assert not http.has_input
 
 
 def test_end_of_input_while_a_body_is_discarded() -> None:
