@@ -5,6 +5,7 @@ Traps: uvloop owns SIGCHLD, so never `reactor.spawnProcess` in a worker; the rea
 """
 
 import asyncio
+import logging
 import sys
 from typing import Any
 
@@ -18,6 +19,14 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def send_log_to_logging(*, verbose: bool) -> None:
+    """Let the standard library's logging have Twisted's log: its troubles always, its news where asked for (daphne's `-v 2`)."""
+    from twisted.logger import STDLibLogObserver, globalLogBeginner
+
+    logging.getLogger("twisted").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    globalLogBeginner.beginLoggingTo([STDLibLogObserver("twisted")], redirectStandardIO=False)
 
 
 def install(loop: asyncio.AbstractEventLoop) -> Any:

@@ -77,6 +77,7 @@ def run(config: Config) -> int:
         loop = reactors.new_event_loop()
         loop.set_debug(config.debug)
         reactor = reactors.install(loop)
+        reactors.send_log_to_logging(verbose=config.logging.level == "debug" or config.debug)
         running = Running(config, load(config), reactor)
         for warning in config.warnings():
             logger.warning("%s", warning)

@@ -14,7 +14,7 @@ import time
 from enum import Enum, auto
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IProtocolNegotiationFactory
 from zope.interface import implementer
 
 from termserver.asgi.app import Application
@@ -52,7 +52,7 @@ class Stage(Enum):
 STARTING, SERVING, DRAINING, STOPPED = Stage
 
 
-@implementer(IProtocolFactory)
+@implementer(IProtocolFactory, IProtocolNegotiationFactory)
 class Server:
     """One worker's server; the factory of its connections."""
 
@@ -203,6 +203,10 @@ class Server:
 
     def doStop(self) -> None:
         """Twisted calls it when a port closes."""
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Give the protocols for ALPN on Twisted's TLS endpoints, which fail a handshake that offers some where a factory names none."""
+        return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress) -> Connection | None:  # noqa: ARG002 - Twisted's signature
         """Make the protocol of a new connection; none while draining."""
