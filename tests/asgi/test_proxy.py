@@ -207,8 +207,10 @@ def test_rfc7239_forwarded(values: list[str], client: tuple[str, int], scheme: s
 
 @pytest.mark.parametrize(
     "value",
-    ["", "for", "for=", "=1", "for = 192.0.2.7", 'for="192.0.2.7', 'for=192.0.2.7"', "for=192.0.2.7,", ",for=192.0.2.7", "for=192.0.2.7,,for=1",
-     "for=192.0.2.7 proto=https", "f(r=192.0.2.7", 'for="192.0.2.7\\', "for=192.0.2.7;;proto=https", "192.0.2.7"],
+    [
+        "", "for", "for=", "=1", "for = 192.0.2.7", 'for="192.0.2.7', 'for=192.0.2.7"', "for=192.0.2.7,", ",for=192.0.2.7",
+        "for=192.0.2.7,,for=1", "for=192.0.2.7 proto=https", "f(r=192.0.2.7", 'for="192.0.2.7\\', "for=192.0.2.7;;proto=https", "192.0.2.7",
+    ],
 )  # fmt: skip
 def test_rfc7239_4_a_malformed_field_is_void(value: str) -> None:
     scope = applied(*forwarded(value))
@@ -235,7 +237,7 @@ def test_forwarded_as_address_header_turns_that_round() -> None:
 
 # ---------------------------------------------------------------------- laws
 
-PIECES = st.sampled_from(["for=", "proto=", "by=", '"', "\\", ";", ",", "=", "[", "]", ":", "::1", "192.0.2.7", "10.0.0.1", "_x", "unknown", "https", "%", "ÿ"] + [" ", "\t"])
+PIECES = st.sampled_from([" ", "\t", *r'for= proto= by= " \ ; , = [ ] : ::1 192.0.2.7 10.0.0.1 _x unknown https %'.split(), "\xff"])
 VALUES = st.lists(PIECES, max_size=12).map("".join) | st.binary(max_size=30).map(lambda data: data.decode("latin-1"))
 
 
