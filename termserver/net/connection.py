@@ -37,6 +37,8 @@ logger = logging.getLogger("termserver")
 
 OPEN, CLOSE, LINGER, RESET = Ending
 A_REQUEST: Final = Awaiting.REQUEST
+_HEAD_SIZE: Final = 256  # bytes of a response's head, more or less
+_TURN_SIZE: Final = 65_536  # bytes of responses to pipelined requests that leave in one write
 
 if sys.version_info >= (3, 12):
 
@@ -120,7 +122,15 @@ class Connection:
                 self._begin(event)
             else:
                 self._take(event)
+        unsent = 0
         while engine.has_input:
+            exchange = self._exchange
+            unsent += _HEAD_SIZE if exchange is None else exchange.sent + _HEAD_SIZE
+            if unsent > _TURN_SIZE:
+                self.flush()
+                unsent = 0
+            if not self.writable:  # one who asks for more than it reads waits for its own reading (spec limits L34)
+                break
             for event in engine.receive(b""):
                 self._take(event)
         self._in_turn = False
@@ -169,6 +179,8 @@ class Connection:
             self._release_producer()
             if self._ended is LINGER:
                 self._shut_writing()
+        elif self._paused or self._engine.has_input:
+            self._server.loop.call_soon(self._go_on, context=self._server.context)
 
     def stopProducing(self) -> None:
         """The transport is about to be lost."""
@@ -230,8 +242,8 @@ class Connection:
         awaiting = engine.awaiting
         if awaiting is A_REQUEST:
             self._pace.idle(monotonic())
-            if self._paused:
-                self._pause(on=False)
+            if self._paused is self.writable:
+                self._pause(on=not self.writable)
             return
         self._pace.enter(awaiting, monotonic())
         if engine.wants_data is self._paused:
@@ -256,9 +268,13 @@ class Connection:
         self._pace.reading(not on, monotonic())
 
     def _go_on(self) -> None:
-        """Take up requests that came while another one was answered."""
-        if self._ended is OPEN and not self._in_turn and self._engine.has_input:
+        """Take up requests that came while another one was answered, or while the client did not read."""
+        if self._ended is not OPEN or self._in_turn or not self.writable:
+            return
+        if self._engine.has_input:
             self.dataReceived(b"")
+        else:
+            self._settle()
 
     # ------------------------------------------------------------------ what an exchange asks for (asgi.http.Outlet)
 

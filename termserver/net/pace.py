@@ -174,7 +174,9 @@ class Pace:
 
     def _judge_phase(self, now: float) -> None:
         connection, phase = self._connection, self.phase
-        if phase is REQUEST:
+        if phase is REQUEST and self._stall_since < math.inf:  # it is busy with our last response
+            self._phase_due = now + _LOOK
+        elif phase is REQUEST:
             connection.idle_for_too_long()
         elif phase is HEAD:
             connection.request_too_slow("the request head took too long")

@@ -319,6 +319,12 @@ class Client:
         self._came += data
         return data
 
+    def take(self) -> bytes:
+        """Read what is there and forget it."""
+        data, self._came = self._came or self.socket.recv(1 << 20), b""
+        assert data, "ended"
+        return data
+
     def read_until(self, text: bytes) -> bytes:
         """Read until `text` has come; give all up to and with it."""
         while text not in self._came:
