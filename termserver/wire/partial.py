@@ -48,8 +48,8 @@ class PartialHead:
     def _skip_empty_line(self) -> None:
         """Ignore one empty line ahead of a request (spec limits L7)."""
         gathered = self._data
+        if self._skipped or gathered.startswith(b"\r\n\r"):
+            raise RefusedError(400, "more than one empty line ahead of a request")
         if gathered.startswith(b"\r\n"):
-            if self._skipped or gathered.startswith(b"\r\n\r"):
-                raise RefusedError(400, "more than one empty line ahead of a request")
             self._skipped = True
             del gathered[:2]

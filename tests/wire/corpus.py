@@ -1,8 +1,8 @@
 """Heads (and a few bodies) that servers read differently, with our verdict on each.
 
-From the rows of our own attack catalogue, the findings of the HTTP Garden, and what the test suites of llhttp, h11 and nginx try. Where llhttp
-alone or h11 judges otherwise, the case names the reason; `test_differential.py` holds every verdict and every difference to this table, and
-makes docs/http1-heads.md of it.
+From the rows of our own attack catalogue, the findings of the HTTP Garden, and what the test suites of llhttp, h11 and nginx try. Where
+llhttp alone or h11 judges otherwise, the case names the reason; `test_differential.py` holds every verdict and every difference to this
+table, and makes docs/http1-heads.md of it.
 """
 
 from dataclasses import dataclass, field

@@ -1,5 +1,6 @@
 """Drives an engine as a connection does, and feeds one input in every way it may come. No I/O."""
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,9 @@ from termserver.wire.http1 import DefaultFields, Http1
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: next\r\n\r\n"
 Answer = Callable[[Http1, Request], None]
+# Coverage costs several times what it watches; tests of cost take that into account.
+TRACED = sys.gettrace() is not None or (sys.version_info >= (3, 12) and sys.monitoring.get_tool(sys.monitoring.COVERAGE_ID) is not None)
+SLOWER = 15 if TRACED else 1
 
 
 def engine(

@@ -80,13 +80,14 @@ def page() -> str:
     lines = [
         "# Heads that servers read differently",
         "",
-        "termserver lets llhttp (the parser of Node.js, through httptools) judge a request's field lines, and adds rules of its own. This page",
-        f"lists where its verdict differs from that of llhttp alone or of h11, another strict parser: {len(differing)} of the {len(CASES)} inputs",
-        f"that `tests/wire/corpus.py` holds. The other {len(CASES) - len(differing)} are judged alike by all three.",
-        f"It is made by `{MAKE_PAGE}`.",
+        "termserver lets llhttp (the parser of Node.js, through httptools) judge a request's field lines, and adds rules of its own.",
+        "This page lists where its verdict differs from that of llhttp alone or of h11, another strict parser:",
+        f"{len(differing)} of the {len(CASES)} inputs that `tests/wire/corpus.py` holds.",
+        f"The other {len(CASES) - len(differing)} are judged alike by all three. It is made by",
+        f"`{MAKE_PAGE}`.",
         "",
-        "A number is the status an input is refused with, before the application sees anything of it; the connection is closed behind it, and",
-        "bytes that follow are never parsed. llhttp has no statuses.",
+        "A number is the status an input is refused with, before the application sees anything of it; the connection is closed behind it,",
+        "and bytes that follow are never parsed. llhttp has no statuses.",
     ]
     for reason, text in WHY.items():
         rows = [_row(case) for case in differing if reason in case.differs.values()]

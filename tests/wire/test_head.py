@@ -7,7 +7,7 @@ import httptools
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wire.driving import Driver, byte_by_byte, chunked, engine, feed_every_way, request, say
+from wire.driving import SLOWER, Driver, byte_by_byte, chunked, engine, feed_every_way, request, say
 
 from termserver.config import Limits
 from termserver.wire.events import Request
@@ -371,7 +371,7 @@ def test_e8_a_head_in_single_bytes_costs_little(head: bytes) -> None:
     before = time.process_time()
     for piece in byte_by_byte(head):
         made.receive(piece)
-    assert time.process_time() - before < 1.0
+    assert time.process_time() - before < 1 * SLOWER
 
 
 # ---------------------------------------------------------------------- one parser for all
@@ -448,6 +448,11 @@ def verdict(parser: HeadParser, head: bytes) -> tuple[Request, Framing] | tuple[
         return refused.status, refused.reason
 
 
+def alike(one: tuple[object, object], other: tuple[object, object]) -> bool:
+    """Whether two verdicts are the same. With a known block it is we who refuse a target, not llhttp: in other words."""
+    return one == other or one[0] == other[0] == 400
+
+
 @given(st.lists(HEADS, min_size=2, max_size=6), st.sampled_from(Underscores))
 @example([request(b"Proxy-Connection: close\r\n"), request()], Underscores.DROP)
 @example([request(b"Connection: close\r\n"), request()], Underscores.DROP)
@@ -461,7 +466,7 @@ def test_no_head_changes_what_the_next_one_means(heads: list[bytes], underscores
     """The parser is shared by all connections of a worker: whatever state llhttp keeps must not reach the next client."""
     shared = HeadParser(Limits(), underscores=underscores)
     for head in heads * 3:
-        assert verdict(shared, head) == verdict(HeadParser(Limits(), underscores=underscores), head)
+        assert alike(verdict(shared, head), verdict(HeadParser(Limits(), underscores=underscores), head))
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=4), st.lists(LINES, min_size=1, max_size=4))
@@ -473,7 +478,7 @@ def test_a_known_block_means_what_it_meant(fields: list[tuple[bytes, bytes]], li
             verdict(shared, request(block, line=b"GET / " + version))
     for line in lines:
         again, anew = (verdict(parser, request(block, line=line)) for parser in (shared, HeadParser(Limits())))
-        assert again == anew or again[0] == anew[0] == 400  # refused by us rather than by llhttp, in other words
+        assert alike(again, anew)
 
 
 class Seen:

@@ -1,4 +1,7 @@
-"""The HTTP/1 engine: exchanges one at a time, framing both ways, endings (RFC 9112; spec attacks A10 to A20, B10, E8; limits L7 to L11, L16, L17)."""
+"""The HTTP/1 engine: one exchange at a time, framing both ways, endings.
+
+RFC 9112; spec attacks A10 to A20, B10, E8; spec limits L7 to L11, L16, L17.
+"""
 
 import time
 from collections.abc import Callable
@@ -7,7 +10,7 @@ import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire.driving import NEXT, Driver, Outcome, byte_by_byte, chunked, engine, feed_every_way, request, say
+from wire.driving import NEXT, SLOWER, Driver, Outcome, byte_by_byte, chunked, engine, feed_every_way, request, say
 
 from termserver.config import Limits
 from termserver.errors import InvalidMessage, UnexpectedMessage
@@ -617,6 +620,7 @@ def test_l7_one_empty_line_ahead() -> None:
     assert feed_every_way(engine, b"\r\n" + GET + b"\r\n" + NEXT, say).status is None
     assert feed_every_way(engine, b"\r\n\r\n" + GET, say).status == 400
     assert feed_every_way(engine, b"\r\n\r\n", say).status == 400
+    assert feed_every_way(engine, b"\r\n\r", say).status == 400
     assert feed_every_way(engine, GET + b"\r\n\r\n" + NEXT, say).status == 400
     assert feed_every_way(engine, b"\r\n \r\n" + GET, say).status == 400
 
@@ -989,14 +993,16 @@ def test_what_is_read_of_an_answer_is_what_was_said(size: int, parts: int) -> No
 
 # ---------------------------------------------------------------------- cost
 
+MEGABYTE = 1_000_000 // SLOWER
+
 
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(post(b"x" * 1_000_000), id="a body"),
-        pytest.param(chunked(b"f4240\r\n" + b"x" * 1_000_000 + b"\r\n0\r\n\r\n"), id="one chunk"),
-        pytest.param(chunked(b"1\r\nx\r\n" * 166_000 + b"0\r\n\r\n"), id="chunks of one byte"),
-        pytest.param(GET * 25_000, id="requests"),
+        pytest.param(post(b"x" * MEGABYTE), id="a body"),
+        pytest.param(chunked(b"%x\r\n%b\r\n0\r\n\r\n" % (MEGABYTE, b"x" * MEGABYTE)), id="one chunk"),
+        pytest.param(chunked(b"1\r\nx\r\n" * (MEGABYTE // 6) + b"0\r\n\r\n"), id="chunks of one byte"),
+        pytest.param(GET * (MEGABYTE // len(GET)), id="requests"),
     ],
 )
 def test_e8_a_megabyte_in_single_bytes_costs_less_than_five_seconds(data: bytes) -> None:
@@ -1025,7 +1031,7 @@ def test_e8_no_input_is_looked_at_twice(data: bytes) -> None:
     before = time.process_time()
     for _ in range(20):
         Driver(engine()).feed(data)
-    assert time.process_time() - before < 1
+    assert time.process_time() - before < 1 * SLOWER
 
 
 @pytest.mark.parametrize(
@@ -1040,4 +1046,4 @@ def test_e8_no_input_is_looked_at_twice(data: bytes) -> None:
 def test_e8_what_is_held_costs_little_in_single_bytes(data: bytes) -> None:
     before = time.process_time()
     Driver(engine()).feed(*byte_by_byte(data))
-    assert time.process_time() - before < 2
+    assert time.process_time() - before < 2 * SLOWER
