@@ -85,10 +85,18 @@ async def forget(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def show_facts(scope: Scope, receive: Receive, send: Send) -> None:
     """Give counts of what may leak."""
-    await answer_json(send, {
-        "tasks": len(asyncio.all_tasks()), "files": len(os.listdir("/proc/self/fd")), "produced": produced, "most_at_once": most_at_once,
-        "resident": resident(), "cpu": time.process_time(), "pid": os.getpid(),
-    })
+    await answer_json(
+        send,
+        {
+            "tasks": len(asyncio.all_tasks()),
+            "files": len(os.listdir("/proc/self/fd")),
+            "produced": produced,
+            "most_at_once": most_at_once,
+            "resident": resident(),
+            "cpu": time.process_time(),
+            "pid": os.getpid(),
+        },
+    )
 
 
 def resident() -> int:
@@ -114,12 +122,20 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
             return
         parts.append(message["body"])
         more = message["more_body"]
-    await answer_json(send, {
-        "method": scope["method"], "path": scope["path"], "raw_path": scope["raw_path"].decode("latin-1"), "scheme": scope["scheme"],
-        "client": scope["client"], "server": scope["server"], "http_version": scope["http_version"],
-        "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]],
-        "body": b"".join(parts).decode("latin-1"),
-    })
+    await answer_json(
+        send,
+        {
+            "method": scope["method"],
+            "path": scope["path"],
+            "raw_path": scope["raw_path"].decode("latin-1"),
+            "scheme": scope["scheme"],
+            "client": scope["client"],
+            "server": scope["server"],
+            "http_version": scope["http_version"],
+            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]],
+            "body": b"".join(parts).decode("latin-1"),
+        },
+    )
 
 
 async def length(scope: Scope, receive: Receive, send: Send) -> None:
@@ -333,10 +349,27 @@ async def send_opened(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 ROUTES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
-    "/seen": show_seen, "/events": show_events, "/forget": forget, "/facts": show_facts, "/release": let_go, "/echo": echo, "/length": length,
-    "/blob": blob, "/flood": flood, "/status": head_only, "/hold": hold, "/hold-body": hold_body, "/listen": listen,
-    "/talk": events_stream, "/silent": silent, "/stubborn": stubborn, "/afterwards": afterwards, "/fault": fault, "/misuse": misuse,
-    "/path": send_path, "/opened": send_opened,
+    "/seen": show_seen,
+    "/events": show_events,
+    "/forget": forget,
+    "/facts": show_facts,
+    "/release": let_go,
+    "/echo": echo,
+    "/length": length,
+    "/blob": blob,
+    "/flood": flood,
+    "/status": head_only,
+    "/hold": hold,
+    "/hold-body": hold_body,
+    "/listen": listen,
+    "/talk": events_stream,
+    "/silent": silent,
+    "/stubborn": stubborn,
+    "/afterwards": afterwards,
+    "/fault": fault,
+    "/misuse": misuse,
+    "/path": send_path,
+    "/opened": send_opened,
 }
 
 
@@ -400,5 +433,23 @@ async def gated(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"x" * 100_000)
 
 
+async def hungry(scope: Scope, receive: Receive, send: Send) -> None:
+    """Take every descriptor there is at /hungry, and give them back at /sated."""
+    if scope["type"] != "http":
+        await _lifespan(receive, send)
+        return
+    if scope["path"] == "/hungry":
+        try:
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            pass
+    elif scope["path"] == "/sated":
+        while taken:
+            os.close(taken.pop())
+    await answer(send, b"x")
+
+
+taken: list[int] = []
 gate: asyncio.Future[bytes] | None = None
 no_callable = 7

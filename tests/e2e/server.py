@@ -34,28 +34,44 @@ class Server:
     """`with Server("apps:app", …options) as server:` a process that serves on a free port, and is stopped at the end."""
 
     def __init__(
-        self, application: str = "apps:app", *options: str, command: Sequence[str] | None = None, environment: Mapping[str, str] | None = None,
-        files: int | None = None, pass_fds: Sequence[int] = (), stdout: Any = None, port: bool = True,
+        self,
+        application: str = "apps:app",
+        *options: str,
+        command: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        files: int | None = None,
+        pass_fds: Sequence[int] = (),
+        stdout: Any = None,
+        port: bool = True,
     ) -> None:
         """`files`: its RLIMIT_NOFILE. `stdout`: where its access log goes (default: into `out`); without it there is no access log."""
         self.lines: list[str] = []
         self.out: list[str] = []
         self.host, self.port = "127.0.0.1", 0
+        self.unix = ""  # for who starts it with a Unix socket
         self._changed = threading.Condition()
-        words = [sys.executable, "-m", "termserver", application, "--app-dir", str(HERE)]
-        words += ["--bind", "127.0.0.1:0"] if port else []
-        words += list(options)
+        words = self.words(application, *(["--bind", "127.0.0.1:0"] if port else []), *options)
         words = words if command is None else list(command)
         if files is not None:
             words = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *words]
         self.process = subprocess.Popen(
-            words, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE if stdout is None else stdout,
-            stderr=subprocess.PIPE, text=True, pass_fds=pass_fds, cwd=HERE,
+            words,
+            env={**os.environ, **(environment or {})},
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=pass_fds,
+            cwd=HERE,
         )
         pipes = [(self.process.stderr, self.lines), (self.process.stdout, self.out)]
         self._readers = [threading.Thread(target=self._read, args=pair, daemon=True) for pair in pipes if pair[0] is not None]
         for reader in self._readers:
             reader.start()
+
+    @staticmethod
+    def words(application: str, *options: str) -> list[str]:
+        """Give the command that starts it."""
+        return [sys.executable, "-m", "termserver", application, "--app-dir", str(HERE), *options]
 
     def _read(self, pipe: Any, lines: list[str]) -> None:
         with pipe:
@@ -106,7 +122,9 @@ class Server:
                 for line in lines:
                     if text in line:
                         return line
-                assert self.process.poll() is None or any(reader.is_alive() for reader in self._readers), f"ended without {text!r}:\n{self.log}"
+                assert self.process.poll() is None or any(reader.is_alive() for reader in self._readers), (
+                    f"ended without {text!r}:\n{self.log}"
+                )
                 assert self._changed.wait(max(end - time.monotonic(), 0)), f"no line {text!r} in:\n{self.log}"
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -256,7 +274,10 @@ def _parse_chunks(response: Response, rest: bytes) -> tuple[Response, bytes]:
         rest = rest[size + 2 :]
     trailers, found, rest = (b"\r\n" + rest).partition(b"\r\n\r\n")
     response.whole = bool(found)
-    response.headers += [(name.lower(), value.strip(" ")) for name, _, value in (line.partition(":") for line in trailers.decode("latin-1").split("\r\n")[1:])]
+    response.headers += [
+        (name.lower(), value.strip(" "))
+        for name, _, value in (line.partition(":") for line in trailers.decode("latin-1").split("\r\n")[1:])
+    ]
     return response, rest
 
 

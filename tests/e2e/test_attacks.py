@@ -32,7 +32,6 @@ def nothing_seen(server: Server) -> None:
     server.get("/forget")
 
 
-
 def refused(identity: str, data: bytes, status: int = 400) -> object:
     return pytest.param(data, status, id=identity)
 
@@ -54,11 +53,15 @@ REFUSED = [
     refused("A5 VT before chunked", POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
     refused("A5 NBSP before chunked", POST + b"Transfer-Encoding: \xa0chunked\r\n\r\n0\r\n\r\n"),
     refused("A6 chunked in 1.0", b"POST /echo HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-    *(refused(f"A7 length {value!r}", POST + b"Content-Length: " + value + b"\r\n\r\nhello")
-      for value in (b"+5", b"-0", b"5_0", b"0x5", "٥".encode(), b"", b"1e1", b"5 5", b"9" * 20)),
+    *(
+        refused(f"A7 length {value!r}", POST + b"Content-Length: " + value + b"\r\n\r\nhello")
+        for value in (b"+5", b"-0", b"5_0", b"0x5", "٥".encode(), b"", b"1e1", b"5 5", b"9" * 20)
+    ),
     refused("A8 length of many digits", POST + b"Content-Length: " + b"1" * 5_000 + b"\r\n\r\nhello"),
-    *(refused(f"A9 chunk size {value!r}", CHUNKED + value + b"\r\nhello\r\n0\r\n\r\n")
-      for value in (b"0x5", b"+5", b"5_0", b"", b" 5", b"5 ", b"5\t", b"-5", b"g", b"1" * 17)),
+    *(
+        refused(f"A9 chunk size {value!r}", CHUNKED + value + b"\r\nhello\r\n0\r\n\r\n")
+        for value in (b"0x5", b"+5", b"5_0", b"", b" 5", b"5 ", b"5\t", b"-5", b"g", b"1" * 17)
+    ),
     refused("A10 no CRLF after chunk", CHUNKED + b"3\r\nabcXX0\r\n\r\n"),
     refused("A10 one wrong byte after chunk", CHUNKED + b"3\r\nabc\rX0\r\n\r\n"),
     refused("A11 LF in extension", CHUNKED + b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
@@ -75,9 +78,15 @@ REFUSED = [
     refused("A14 bare CR in head", b"GET / HTTP/1.1\rHost: a\r\r"),
     refused("A14 CR LF CR X", GET + b"\rX: y\r\n\r\n"),
     refused("A14 two empty lines first", b"\r\n\r\n" + GET + b"\r\n"),
-    *(refused(f"A15 {byte!r} in target", b"GET /a" + byte + b"b HTTP/1.1\r\nHost: a\r\n\r\n") for byte in (b"\0", b"\t", b"\x01", b"\x7f", b"\x80", b"\r")),
+    *(
+        refused(f"A15 {byte!r} in target", b"GET /a" + byte + b"b HTTP/1.1\r\nHost: a\r\n\r\n")
+        for byte in (b"\0", b"\t", b"\x01", b"\x7f", b"\x80", b"\r")
+    ),
     *(refused(f"A15 {byte!r} in name", GET + b"X" + byte + b"Y: z\r\n\r\n") for byte in (b"\0", b"\t", b" ", b"\x7f", b"(", b"\xe9")),
-    *(refused(f"A15 {byte!r} in value", GET + b"X: v" + byte + b"w\r\n\r\n") for byte in (b"\0", b"\x01", b"\x0b", b"\x1f", b"\x7f", b"\r")),
+    *(
+        refused(f"A15 {byte!r} in value", GET + b"X: v" + byte + b"w\r\n\r\n")
+        for byte in (b"\0", b"\x01", b"\x0b", b"\x1f", b"\x7f", b"\r")
+    ),
     refused("A15 NUL and CR in value", GET + b"X: v\x00\ralue\r\n\r\n"),
     refused("A17 unknown expectation", POST + b"Expect: y\r\nContent-Length: 5\r\n\r\nhello", 417),
     refused("A17 two expectations", POST + b"Expect: y 100-continue\r\nContent-Length: 5\r\n\r\nhello", 417),
@@ -95,8 +104,10 @@ REFUSED = [
     refused("A22 two blanks", b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n"),
     refused("A23 two hosts", b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
     refused("A23 no host", b"GET / HTTP/1.1\r\n\r\n"),
-    *(refused(f"A23 host {value!r}", b"GET / HTTP/1.1\r\nHost: " + value + b"\r\n\r\n")
-      for value in (b"a b", b"a\x00", b"", b"a/b", b"a@b", b"a:80:80", b"a:x", b"[::1", b"a,b c", b"\xe9")),
+    *(
+        refused(f"A23 host {value!r}", b"GET / HTTP/1.1\r\nHost: " + value + b"\r\n\r\n")
+        for value in (b"a b", b"a\x00", b"", b"a/b", b"a@b", b"a:80:80", b"a:x", b"[::1", b"a,b c", b"\xe9")
+    ),
     refused("A25 minor of two digits", b"GET / HTTP/1.32\r\nHost: a\r\n\r\n"),
     refused("A25 CRs in version", b"GET / HTTP/\r\r1.1\r\nHost: a\r\n\r\n"),
     refused("A25 0.9", b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
@@ -107,9 +118,11 @@ REFUSED = [
     refused("A25 another protocol", b"GET / RTSP/1.0\r\nHost: a\r\n\r\n"),
     refused("A26 WebSocket with a length", GET + b"Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 40\r\n\r\n" + CANARY),
     refused("A26 WebSocket chunked", GET + b"Upgrade: websocket\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-    *(refused(f"B1 {byte!r} in value", GET + b"Upgrade: websocket\r\nConnection: Upgrade\r\nX: a" + byte + b"b\r\n\r\n")
-      for byte in (b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e")),
-    *(refused(f"B2 {byte!r} in name", GET + b"X" + byte + b"Y: z\r\n\r\n") for byte in (b"\x80", b"/", b"\"", b"[", b"@")),
+    *(
+        refused(f"B1 {byte!r} in value", GET + b"Upgrade: websocket\r\nConnection: Upgrade\r\nX: a" + byte + b"b\r\n\r\n")
+        for byte in (b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e")
+    ),
+    *(refused(f"B2 {byte!r} in name", GET + b"X" + byte + b"Y: z\r\n\r\n") for byte in (b"\x80", b"/", b'"', b"[", b"@")),
     refused("F3 host with blanks", b"GET / HTTP/1.1\r\nHost: a evil.example\r\n\r\n"),
     refused("TLS on a plain port", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 100),
     refused("method in lower case", b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
@@ -161,7 +174,12 @@ def test_a12_body_cut_after_last_chunk_is_a_disconnect(server: Server) -> None:
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE"])
 def test_a16_body_of_any_method_is_body(server: Server, method: bytes) -> None:
     with server.connect() as client:
-        client.send(method + b" / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(CANARY) + CANARY + b"GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        client.send(
+            method
+            + b" / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(CANARY)
+            + CANARY
+            + b"GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
         answer = client.rest(heads=(0,) if method == b"HEAD" else ())
     assert answer.statuses == [200, 200]
     assert server.seen() == [f"{method.decode()} /", "GET /next"]
@@ -290,14 +308,14 @@ def test_b6_reason_phrases_are_constant(server: Server) -> None:
 
 def test_b7_access_log_shows_paths_as_they_came() -> None:
     with Server() as server:
-        assert server.get("/%1b[31m%0d%0aevil\"\\", "User-Agent: a\"b\\c\x80").status == 200
+        assert server.get('/%1b[31m%0d%0aevil"\\', 'User-Agent: a"b\\c\x80').status == 200
         line = server.wait_line("evil", out=True)
         assert "/%1b[31m%0d%0aevil" in line
         assert "\x1b" not in line
         assert line.count('"') - line.count('\\"') == 2, line
     with Server("apps:app", "--bind", "127.0.0.1:0", "--access-log", "-", "--access-log-format", "json") as server:
-        assert server.get("/%1b\"").status == 200
-        assert "/%1b\"" in json.dumps(json.loads(server.wait_line("%1b", out=True))).replace('\\"', '"')
+        assert server.get('/%1b"').status == 200
+        assert '/%1b"' in json.dumps(json.loads(server.wait_line("%1b", out=True))).replace('\\"', '"')
 
 
 @pytest.mark.parametrize("status", [204, 304])

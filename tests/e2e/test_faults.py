@@ -9,7 +9,19 @@ import pytest
 
 from e2e.server import Client, Server, wait_until
 
-BEFORE_START = ["raise", "exit", "return", "split value", "text header", "text status", "no status", "status 99", "status 1000", "body first", "unknown type"]
+BEFORE_START = [
+    "raise",
+    "exit",
+    "return",
+    "split value",
+    "text header",
+    "text status",
+    "no status",
+    "status 99",
+    "status 1000",
+    "body first",
+    "unknown type",
+]
 AFTER_START = [
     "raise after start", "return after start", "raise in body", "raise in body length", "return in body", "return in body length", "too few",
     "text body", "text in body", "start twice",
@@ -144,7 +156,15 @@ def test_call_that_does_not_note_it_is_cancelled_after_a_while() -> None:
 
 
 def test_call_that_ignores_its_cancellation_is_reported_once_with_its_stack() -> None:
-    options = ("--no-access-log", "--application-close-timeout", "0.1", "--application-cancel-timeout", "0.1", "--timeout-graceful-shutdown", "0.3")
+    options = (
+        "--no-access-log",
+        "--application-close-timeout",
+        "0.1",
+        "--application-cancel-timeout",
+        "0.1",
+        "--timeout-graceful-shutdown",
+        "0.3",
+    )
     with Server("apps:app", *options) as server:
         with server.connect() as client:
             client.get("/stubborn")
@@ -182,7 +202,9 @@ def test_half_closed_client_that_takes_its_time_gets_its_whole_response(server: 
 
 
 def test_half_closed_client_with_a_whole_upload_gets_its_response(server: Server) -> None:
-    with half_closed(server, b"POST /length?pause=0.01 HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000) as client:
+    with half_closed(
+        server, b"POST /length?pause=0.01 HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+    ) as client:
         assert client.rest().only.body == b"1000000"
 
 
@@ -251,8 +273,12 @@ def test_pathsend_for_head_sends_no_byte(server: Server, file: Path) -> None:
         assert client.rest().only.body == b"hello"
 
 
-@pytest.mark.parametrize(("asked", "start", "end"), [("", 0, None), ("&offset=1000", 1000, None), ("&offset=300&count=100000", 300, 100_300), ("&count=0", 0, 0)])
-def test_zerocopysend_sends_the_part_between_what_was_said_before_and_after(server: Server, file: Path, asked: str, start: int, end: int | None) -> None:
+@pytest.mark.parametrize(
+    ("asked", "start", "end"), [("", 0, None), ("&offset=1000", 1000, None), ("&offset=300&count=100000", 300, 100_300), ("&count=0", 0, 0)]
+)
+def test_zerocopysend_sends_the_part_between_what_was_said_before_and_after(
+    server: Server, file: Path, asked: str, start: int, end: int | None
+) -> None:
     assert server.get(f"/opened?path={file}{asked}").body == b"before " + file.read_bytes()[start:end] + b" after"
 
 
@@ -300,6 +326,12 @@ def test_file_to_a_reader_that_stops_is_cut(file: Path, tmp_path: Path) -> None:
 
 def test_echo_of_all_that_a_request_holds(server: Server) -> None:
     found = json.loads(server.get("/echo?%2f").body)
-    assert (found["method"], found["path"], found["raw_path"], found["scheme"], found["http_version"]) == ("GET", "/echo", "/echo", "http", "1.1")
+    assert (found["method"], found["path"], found["raw_path"], found["scheme"], found["http_version"]) == (
+        "GET",
+        "/echo",
+        "/echo",
+        "http",
+        "1.1",
+    )
     assert found["server"] == [server.host, server.port]
     assert found["client"][0] == "127.0.0.1"

@@ -214,7 +214,11 @@ def test_port_in_use_is_said_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         found = subprocess.run(
-            [sys.executable, "-m", "termserver", "apps:app", "--bind", f"127.0.0.1:{port}"], cwd=HERE, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "termserver", "apps:app", "--bind", f"127.0.0.1:{port}"],
+            cwd=HERE,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     assert found.returncode == 1
     assert found.stderr.splitlines()[-1] == f"termserver: error: cannot listen on 127.0.0.1:{port}: Address already in use"
