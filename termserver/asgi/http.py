@@ -57,6 +57,7 @@ class _Stage(Enum):
     START = auto()  # nothing said yet
     HEAD = auto()  # the start was given, no body yet
     BODY = auto()
+    FILE = auto()  # a file is on its way past the engine: nothing may come between its bytes
     TRAILERS = auto()
     DONE = auto()
 
@@ -65,10 +66,21 @@ class _Input(Enum):
     OPEN = auto()  # body bytes may still come
     WHOLE = auto()  # the body is here; its last message was not handed out yet
     GIVEN = auto()  # the last message was handed out
+    OVER = auto()  # so was http.disconnect
 
 
-START, HEAD, BODY, TRAILERS, DONE = _Stage
-I_OPEN, I_WHOLE, I_GIVEN = _Input
+START, HEAD, BODY, FILE, TRAILERS, DONE = _Stage
+I_OPEN, I_WHOLE, I_GIVEN, I_OVER = _Input
+
+
+_EXPECTED = {
+    START: "http.response.start",
+    HEAD: "http.response.body",
+    BODY: "http.response.body",
+    FILE: "nothing until the file is sent",
+    TRAILERS: "http.response.trailers",
+    DONE: "nothing: the response is complete",
+}
 
 
 class HttpExchange:
@@ -213,6 +225,9 @@ class HttpExchange:
             await self._wait()
         while not self._told and self._stage is not DONE:
             await self._wait()
+        if self._input is I_OVER:
+            await asyncio.sleep(0)  # a loop that does not heed it must not hold up everybody else
+        self._input = I_OVER
         return {"type": "http.disconnect"}
 
     def _next_part(self) -> Message:
@@ -291,7 +306,7 @@ class HttpExchange:
 
     def _body(self, data: bytes, more: object) -> None:
         if self._stage is not HEAD and self._stage is not BODY:
-            raise UnexpectedMessage("http.response.body", "http.response.start" if self._stage is START else "http.response.trailers")
+            raise UnexpectedMessage("http.response.body", self._expected())
         if not isinstance(data, bytes):
             data = _as_bytes(data)
         size = len(data)
@@ -322,9 +337,7 @@ class HttpExchange:
 
     def _send_trailers(self, message: Message) -> None:
         if self._stage is not TRAILERS:
-            raise UnexpectedMessage(
-                "http.response.trailers", "http.response.body" if self._stage in {HEAD, BODY} else "http.response.start"
-            )
+            raise UnexpectedMessage("http.response.trailers", self._expected())
         more = bool(message.get("more_trailers", False))
         self._engine.trailers(self.request.stream, message.get("headers", ()), more=more)
         if more:
@@ -353,13 +366,13 @@ class HttpExchange:
 
     async def _send_path(self, path: str) -> None:
         if self._stage is not HEAD:
-            raise UnexpectedMessage("http.response.pathsend", "http.response.start" if self._stage is START else "http.response.body")
+            raise UnexpectedMessage("http.response.pathsend", self._expected())
         with await open_named(path) as source:
             await self._send_source(source, more=False)
 
     async def _send_opened(self, message: Message) -> None:
         if self._stage is not HEAD and self._stage is not BODY:
-            raise UnexpectedMessage("http.response.zerocopysend", "http.response.start")
+            raise UnexpectedMessage("http.response.zerocopysend", self._expected())
         source = open_given(message["file"], message.get("offset"), message.get("count"))
         await self._send_source(source, more=bool(message.get("more_body", False)))
 
@@ -379,10 +392,10 @@ class HttpExchange:
     async def _send_descriptor(self, source: FileSource, *, more: bool) -> None:
         self._check_present()
         if self._stage is not HEAD and self._stage is not BODY:  # others spoke while the file was opened
-            raise UnexpectedMessage("http.response.pathsend", "nothing: the response is complete")
+            raise UnexpectedMessage("http.response.pathsend", self._expected())
         if not self._engine.begin_file(self.request.stream, source.count, more=more):
             return
-        self._stage = BODY
+        self._stage = FILE
         self._sending = True
         try:
             sent = await self._outlet.send_file(source.descriptor, source.offset, source.count)
@@ -390,6 +403,7 @@ class HttpExchange:
             self._sending = False
         if sent < source.count:
             raise FileTooShort(source.count - sent)
+        self._stage = BODY
         self.sent += sent
         self._engine.end_file(self.request.stream, source.count)
 
@@ -398,6 +412,10 @@ class HttpExchange:
         self._body(data, more=True)
         if not self._outlet.writable:
             await self._wait_writable()
+
+    def _expected(self) -> str:
+        """Say what the application may send now, for an error."""
+        return _EXPECTED[self._stage]
 
     def _check_present(self) -> None:
         if self._gone:

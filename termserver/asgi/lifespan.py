@@ -66,13 +66,13 @@ class Lifespan:
             await self._app(scope, self._inbox.get, self._send)
         except asyncio.CancelledError:
             self._answer(StartupFailed("the application's lifespan was cancelled"))
-        except Exception as error:  # noqa: BLE001 - whatever an application raises at an unknown scope type
+        except (Exception, BaseExceptionGroup, SystemExit) as error:  # noqa: BLE001 - whatever an application raises at an unknown scope
             self._raised(error)
         else:
             self._returned()
         self._stage = ENDED
 
-    def _raised(self, error: Exception) -> None:
+    def _raised(self, error: BaseException) -> None:
         if self._stage is STARTING and not self._required:
             logger.debug("The application does not take part in lifespan (%s: %s)", type(error).__name__, error)
             self._answer(None)

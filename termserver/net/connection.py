@@ -11,11 +11,9 @@ sendfile) it asks for by name and does without elsewhere.
 """
 
 import asyncio
-import contextvars
 import logging
 import sys
 import time
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer, ISSLTransport
@@ -24,6 +22,7 @@ from zope.interface import implementer
 
 from termserver.asgi.http import HttpExchange
 from termserver.asgi.scope import Scope, http_scope
+from termserver.net.eager import start_task
 from termserver.net.endpoints import LoopTransport
 from termserver.net.pace import Pace
 from termserver.net.sendfile import send_file
@@ -39,21 +38,6 @@ OPEN, CLOSE, LINGER, RESET = Ending
 A_REQUEST: Final = Awaiting.REQUEST
 _HEAD_SIZE: Final = 256  # bytes of a response's head, more or less
 _TURN_SIZE: Final = 65_536  # bytes of responses to pipelined requests that leave in one write
-
-if sys.version_info >= (3, 12):
-
-    def start_task(
-        coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context
-    ) -> "asyncio.Task[None]":
-        """Run the coroutine until it first waits; one that never does costs no turn of the loop."""
-        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
-else:
-
-    def start_task(
-        coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context
-    ) -> "asyncio.Task[None]":
-        """Run the coroutine from the loop's next turn on."""
-        return loop.create_task(coroutine, context=context)
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)

@@ -53,7 +53,7 @@ async def _send(wire: Wire, handle: socket.socket, descriptor: int, offset: int,
         except BlockingIOError:
             await _wait_for_room(wire, handle)
             continue
-        except OSError as error:
+        except ConnectionError as error:
             raise ClientDisconnected(f"the client has left: {error.strerror}") from error
         if not size:
             break

@@ -12,7 +12,7 @@ import logging
 import resource
 import time
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IProtocolNegotiationFactory
 from zope.interface import implementer
@@ -32,12 +32,14 @@ from termserver.observe.access import AccessLog
 from termserver.observe.log import RateLimited
 from termserver.wire.events import Rejected
 from termserver.wire.fieldblock import Underscores
+from termserver.wire.fields import NO_BODY
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import Http1
 from termserver.wire.response import DefaultFields
 
 logger = logging.getLogger("termserver")
-_SHED_AT = 0.9  # of the connections a worker takes
+_CLIENT_LEFT: Final = 499  # nginx's status for a client that left before it was answered
+_SHED_AT: Final = 0.9  # of the connections a worker takes
 
 
 class Stage(Enum):
@@ -265,7 +267,8 @@ class Server:
         """Write the access log's line."""
         if self._access_log is not None:
             client = scope["client"] if scope is not None else None
-            self._access_log.record(exchange.request, client, exchange.status or 499, exchange.sent, time.monotonic() - exchange.started)
+            size = 0 if exchange.request.method == "HEAD" or exchange.status in NO_BODY else exchange.sent
+            self._access_log.record(exchange.request, client, exchange.status or _CLIENT_LEFT, size, time.monotonic() - exchange.started)
 
     # ------------------------------------------------------------------ now and then
 
