@@ -25,4 +25,4 @@ else:
         coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context
     ) -> "asyncio.Task[None]":
         """Make a task of a coroutine; it runs from the loop's next turn on."""
-        return loop.create_task(coroutine, context=context)
+        return asyncio.Task(coroutine, loop=loop, context=context)
