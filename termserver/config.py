@@ -48,7 +48,9 @@ class Tcp:
     port: int
 
     def __str__(self) -> str:
-        """`host:port`, an IPv6 address in brackets."""
+        """`host:port`, an IPv6 address in brackets; a host named unix is no path."""
+        if self.host == "unix":
+            return f"tcp://unix:{self.port}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 

@@ -36,7 +36,7 @@ def effective(
         ({"timeouts.keep_alive": "0"}, {}, "timeout-keep-alive = 3", 0.0, "argument"),
     ],
 )
-def test_argument_wins_over_environment_over_file_over_default(  # noqa: PLR0913, PLR0917 - a column of the table each
+def test_argument_wins_over_environment_over_file_over_default(
     tmp_path: Path, found: Mapping[str, object], environ: Mapping[str, str], toml: str, value: float, source: str
 ) -> None:
     result = effective(tmp_path, found, environ, toml)
@@ -145,7 +145,7 @@ def test_proxy_headers_alone_trust_unix_sockets_and_loopback(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("given", "on"), [({}, True), ({"proxy.headers": Mark.OFF}, False), ({"proxy.headers": Mark.ON}, True)])
-def test_naming_trusted_proxies_turns_their_headers_on(tmp_path: Path, given: dict[str, Mark], on: bool) -> None:  # noqa: FBT001
+def test_naming_trusted_proxies_turns_their_headers_on(tmp_path: Path, given: dict[str, Mark], on: bool) -> None:
     proxy = effective(tmp_path, {"proxy.trusted": "10.0.0.1", **given}).usable().proxy
     assert (proxy.headers, proxy.trusted) == (on, ("10.0.0.1",))
 

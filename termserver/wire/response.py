@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from termserver.errors import InvalidMessage
-from termserver.wire.fields import STATUS_LINES, is_token, is_value, parse_length
+from termserver.wire.fields import FORBIDDEN_TRAILERS, STATUS_LINES, is_token, is_value, parse_length
 
 _MAX_LINES: Final = 1_024
 _MAX_LINE: Final = 256
@@ -149,7 +149,8 @@ def render_trailers(headers: Iterable[Iterable[bytes]]) -> bytes:
     lines = []
     try:
         for name, value in headers:
-            _check(name, value)
+            if _check(name, value) in FORBIDDEN_TRAILERS:  # RFC 9110 §6.5.1: what frames, routes or steers comes before the content
+                raise InvalidMessage(f"no trailer section may hold {name!r}")
             lines.append(name + b": " + value + b"\r\n")
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InvalidMessage):

@@ -98,7 +98,7 @@ async def test_a_factory_is_called(app_dir: str) -> None:
         pytest.param("good:nothing", True, "not callable: NoneType", id="factory gives nothing"),
     ],
 )
-def test_every_failure_is_one_line(app_dir: str, spec: str, factory: bool, complaint: str) -> None:  # noqa: FBT001
+def test_every_failure_is_one_line(app_dir: str, spec: str, factory: bool, complaint: str) -> None:
     with pytest.raises(ApplicationLoadError) as raised:
         load_application(spec, factory=factory, app_dir=app_dir)
     message = str(raised.value)
@@ -115,7 +115,7 @@ def test_a_module_that_wants_to_exit_does(app_dir: str) -> None:
 # ---------------------------------------------------------------------- kinds of applications (A1, A5)
 
 
-async def function(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+async def function(scope: Message, receive: Receive, send: Send) -> None:
     await send(start())
     await send(body(b"here"))
 

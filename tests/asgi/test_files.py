@@ -33,7 +33,7 @@ def file(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 @in_loop
-async def test_pathsend_sends_the_file(file: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_pathsend_sends_the_file(file: pathlib.Path, sends_files: bool) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     answer = await talk.run(sender(start(headers=[(b"content-length", b"10")]), path_of(file)))
@@ -43,7 +43,7 @@ async def test_pathsend_sends_the_file(file: pathlib.Path, sends_files: bool) ->
 
 
 @in_loop
-async def test_pathsend_without_a_length(file: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_pathsend_without_a_length(file: pathlib.Path, sends_files: bool) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     answer = await talk.run(sender(start(), path_of(file)))
@@ -51,7 +51,7 @@ async def test_pathsend_without_a_length(file: pathlib.Path, sends_files: bool) 
 
 
 @in_loop
-async def test_pathsend_of_an_empty_file(tmp_path: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_pathsend_of_an_empty_file(tmp_path: pathlib.Path, sends_files: bool) -> None:
     (tmp_path / "empty").touch()
     talk = Talk()
     talk.outlet.sends_files = sends_files
@@ -60,7 +60,7 @@ async def test_pathsend_of_an_empty_file(tmp_path: pathlib.Path, sends_files: bo
 
 
 @in_loop
-async def test_pathsend_with_trailers(file: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_pathsend_with_trailers(file: pathlib.Path, sends_files: bool) -> None:
     talk = Talk(TAKES_TRAILERS)
     talk.outlet.sends_files = sends_files
     answer = await talk.run(sender(start(trailers=True), path_of(file), trailers((b"x-sum", b"1"))))
@@ -68,7 +68,7 @@ async def test_pathsend_with_trailers(file: pathlib.Path, sends_files: bool) -> 
 
 
 @in_loop
-async def test_w25_pathsend_for_head_reads_nothing_and_keeps_the_length(file: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_w25_pathsend_for_head_reads_nothing_and_keeps_the_length(file: pathlib.Path, sends_files: bool) -> None:
     talk = Talk(HEAD)
     talk.outlet.sends_files = sends_files
     answer = await talk.run(sender(start(headers=[(b"content-length", b"10")]), path_of(file)))
@@ -108,7 +108,7 @@ async def test_pathsend_of_what_is_no_file_raises_before_anything_is_written(
 @in_loop
 async def test_zerocopysend_sends_count_bytes_from_offset_on(
     file: pathlib.Path,
-    sends_files: bool,  # noqa: FBT001
+    sends_files: bool,
     keys: Message,
     sent: bytes,
     given: str,
@@ -124,7 +124,7 @@ async def test_zerocopysend_sends_count_bytes_from_offset_on(
 
 
 @in_loop
-async def test_zerocopysend_starts_where_the_file_stands(file: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_zerocopysend_starts_where_the_file_stands(file: pathlib.Path, sends_files: bool) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     with file.open("rb") as opened:
@@ -135,7 +135,7 @@ async def test_zerocopysend_starts_where_the_file_stands(file: pathlib.Path, sen
 
 @pytest.mark.parametrize("headers", [[], [(b"content-length", b"9")]], ids=["chunked", "of known length"])
 @in_loop
-async def test_zerocopysend_mixes_with_body_and_repeats(file: pathlib.Path, sends_files: bool, headers: object) -> None:  # noqa: FBT001
+async def test_zerocopysend_mixes_with_body_and_repeats(file: pathlib.Path, sends_files: bool, headers: object) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     with file.open("rb") as opened:
@@ -154,7 +154,7 @@ async def test_zerocopysend_mixes_with_body_and_repeats(file: pathlib.Path, send
 
 
 @in_loop
-async def test_w25_zerocopysend_for_head(file: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_w25_zerocopysend_for_head(file: pathlib.Path, sends_files: bool) -> None:
     talk = Talk(HEAD)
     talk.outlet.sends_files = sends_files
     with file.open("rb") as opened:
@@ -177,7 +177,7 @@ async def test_zerocopysend_takes_byte_counts(file: pathlib.Path, keys: Message)
 
 
 @in_loop
-async def test_zerocopysend_of_a_pipe_raises_before_anything_is_written(sends_files: bool) -> None:  # noqa: FBT001
+async def test_zerocopysend_of_a_pipe_raises_before_anything_is_written(sends_files: bool) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     await talk.send(start())
@@ -193,7 +193,7 @@ async def test_zerocopysend_of_a_pipe_raises_before_anything_is_written(sends_fi
 
 @pytest.mark.parametrize("headers", [[], [(b"content-length", b"20")]], ids=["chunked", "of known length"])
 @in_loop
-async def test_a_file_shorter_than_announced_is_a_cut(file: pathlib.Path, sends_files: bool, headers: object, log: Log) -> None:  # noqa: FBT001
+async def test_a_file_shorter_than_announced_is_a_cut(file: pathlib.Path, sends_files: bool, headers: object, log: Log) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     with file.open("rb") as opened:
@@ -205,7 +205,7 @@ async def test_a_file_shorter_than_announced_is_a_cut(file: pathlib.Path, sends_
 
 
 @in_loop
-async def test_a_file_shorter_than_announced_is_a_cut_even_if_the_application_goes_on(file: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_a_file_shorter_than_announced_is_a_cut_even_if_the_application_goes_on(file: pathlib.Path, sends_files: bool) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     await talk.send(start())
@@ -217,7 +217,7 @@ async def test_a_file_shorter_than_announced_is_a_cut_even_if_the_application_go
 
 
 @in_loop
-async def test_b10_a_file_longer_than_content_length_raises(file: pathlib.Path, sends_files: bool, log: Log) -> None:  # noqa: FBT001
+async def test_b10_a_file_longer_than_content_length_raises(file: pathlib.Path, sends_files: bool, log: Log) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     answer = await talk.run(sender(LENGTH_3, path_of(file)))
@@ -226,7 +226,7 @@ async def test_b10_a_file_longer_than_content_length_raises(file: pathlib.Path, 
 
 
 @in_loop
-async def test_a_file_waits_for_a_client_that_does_not_read(file: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_a_file_waits_for_a_client_that_does_not_read(file: pathlib.Path, sends_files: bool) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     talk.outlet.writable = False
@@ -241,7 +241,7 @@ async def test_a_file_waits_for_a_client_that_does_not_read(file: pathlib.Path, 
 
 
 @in_loop
-async def test_w20_a_client_lost_while_a_file_is_sent(file: pathlib.Path, sends_files: bool, log: Log) -> None:  # noqa: FBT001
+async def test_w20_a_client_lost_while_a_file_is_sent(file: pathlib.Path, sends_files: bool, log: Log) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     talk.outlet.writable = False
@@ -265,7 +265,7 @@ async def test_w20_a_loss_that_only_sendfile_has_seen_ends_the_response_without_
 
 
 @in_loop
-async def test_w20_a_client_lost_while_a_file_is_opened(file: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_w20_a_client_lost_while_a_file_is_opened(file: pathlib.Path, sends_files: bool) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     await talk.send(start())
@@ -278,7 +278,7 @@ async def test_w20_a_client_lost_while_a_file_is_opened(file: pathlib.Path, send
 
 
 @in_loop
-async def test_a_response_completed_while_a_file_is_opened_is_left_alone(file: pathlib.Path, sends_files: bool) -> None:  # noqa: FBT001
+async def test_a_response_completed_while_a_file_is_opened_is_left_alone(file: pathlib.Path, sends_files: bool) -> None:
     talk = Talk()
     talk.outlet.sends_files = sends_files
     await talk.send(start())
@@ -305,12 +305,12 @@ async def test_a_large_file_is_copied_part_by_part_within_backpressure(tmp_path:
 
 
 def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()  # noqa: PTH112, PTH208
+    return set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["sent", "refused"])
 @in_loop
-async def test_the_server_closes_what_it_opened(file: pathlib.Path, sends_files: bool, fails: bool) -> None:  # noqa: FBT001
+async def test_the_server_closes_what_it_opened(file: pathlib.Path, sends_files: bool, fails: bool) -> None:
     await asyncio.to_thread(int)  # the thread is there from now on
     before = descriptors()
     talk = Talk()

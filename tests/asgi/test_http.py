@@ -76,7 +76,7 @@ async def test_a4_send_waits_while_the_client_does_not_read_and_goes_on_when_it_
     talk = Talk()
     steps = []
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         await send(start())
         await send(body(b"one", more_body=True))
         steps.append("one")
@@ -380,7 +380,7 @@ async def test_w20_a_response_that_was_complete_at_the_loss_raises_nothing() -> 
 async def test_a11_w21_the_exception_of_a_departed_client_is_no_error_when_it_comes_back(log: Log) -> None:
     talk = Talk()
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         await send(start())
         while True:
             await send(body(b"x", more_body=True))
@@ -399,7 +399,7 @@ async def test_a11_w21_the_exception_of_a_departed_client_is_no_error_when_it_co
 async def test_w21_wrapped_in_another_exception_it_is_no_error_either(log: Log) -> None:
     talk = Talk()
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         await send(start())
         talk.lose()
         async with asyncio.TaskGroup() as group:
@@ -426,7 +426,7 @@ async def test_the_exception_of_another_requests_client_is_this_applications_fau
     await other.send(start())
     other.lose()
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         await other.send(body())
 
     answer = await Talk().run(app)
@@ -496,7 +496,7 @@ async def test_r16_an_exception_after_the_response_is_logged_and_harms_nobody(lo
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])
 def test_the_interpreters_own_exceptions_pass(error: type[BaseException], log: Log) -> None:
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         raise error
 
     talk = Talk()
@@ -529,7 +529,7 @@ async def test_a9_a_return_without_a_whole_response_is_500_or_a_cut(said: list[M
 async def test_a_cancelled_call_is_answered_and_not_logged_again(log: Log) -> None:
     talk = Talk()
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         await asyncio.Event().wait()
 
     task = talk.begin(app)
@@ -606,7 +606,7 @@ async def test_a7_an_invalid_message_raises_out_of_send_and_writes_nothing_of_it
     raised = []
     talk = Talk()
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         for message in messages:
             try:
                 await send(message)
@@ -761,7 +761,7 @@ async def test_headers_come_as_any_iterable_of_pairs(kind: Callable[[list[Any]],
 @pytest.mark.parametrize(("sent", "status"), [(HEAD, 200), (GET, 204), (GET, 304)])
 @pytest.mark.parametrize("more", [False, True], ids=["at once", "in parts"])
 @in_loop
-async def test_w25_no_body_for_head_204_304(sent: bytes, status: int, more: bool) -> None:  # noqa: FBT001
+async def test_w25_no_body_for_head_204_304(sent: bytes, status: int, more: bool) -> None:
     talk = Talk(sent)
     messages = [body(b"abc", more_body=True), body(b"def")] if more else [body(b"abc")]
     answer = await talk.run(sender(start(status), *messages))
@@ -900,7 +900,7 @@ MESSAGES = st.lists(
 async def test_law_no_messages_put_malformed_http_on_the_wire_or_raise_what_is_not_named(sent: bytes, messages: list[Any]) -> None:
     talk = Talk(sent)
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         for message in messages:
             if message == "the client leaves":
                 talk.lose()

@@ -39,12 +39,12 @@ class Conversation:
             await send(answer)  # type: ignore[arg-type]
 
 
-async def no_lifespan(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+async def no_lifespan(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         raise ValueError(scope["type"])
 
 
-async def silent(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+async def silent(scope: Message, receive: Receive, send: Send) -> None:
     return None
 
 
@@ -81,7 +81,7 @@ async def test_l3_what_the_application_puts_into_state_is_kept_through_shutdown(
 async def test_l5_startup_waits_for_its_completion() -> None:
     ready = asyncio.Event()
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         await receive()
         await ready.wait()
         await send(COMPLETE)
@@ -111,7 +111,7 @@ OUTCOMES = [
 @pytest.mark.parametrize(("app", "auto", "on"), OUTCOMES)
 @pytest.mark.parametrize("required", [False, True], ids=["auto", "on"])
 @in_loop
-async def test_l4_l6_startup(app: App, auto: str | None, on: str, required: bool, log: Log) -> None:  # noqa: FBT001
+async def test_l4_l6_startup(app: App, auto: str | None, on: str, required: bool, log: Log) -> None:
     lifespan = Lifespan(app, required=required)
     failure = on if required else auto
     if failure is None:
@@ -142,7 +142,7 @@ SHUTDOWNS = [
 
 @pytest.mark.parametrize(("answer", "error", "traceback"), SHUTDOWNS)
 @in_loop
-async def test_l8_shutdown(answer: object, error: str | None, traceback: bool, log: Log) -> None:  # noqa: FBT001
+async def test_l8_shutdown(answer: object, error: str | None, traceback: bool, log: Log) -> None:
     lifespan = Lifespan(Conversation(shutdown=answer), required=False)
     await lifespan.startup()
     await lifespan.shutdown()
@@ -174,7 +174,7 @@ async def test_l8_shutdown_waits_for_its_completion_and_can_be_given_up() -> Non
 @pytest.mark.parametrize("leaves", [None, OSError("x")], ids=["returns", "raises"])
 @in_loop
 async def test_an_application_that_leaves_while_serving_is_not_told_of_the_shutdown(leaves: OSError | None, log: Log) -> None:
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         await receive()
         await send(COMPLETE)
         if leaves is not None:
@@ -189,7 +189,7 @@ async def test_an_application_that_leaves_while_serving_is_not_told_of_the_shutd
 
 @in_loop
 async def test_an_application_that_raises_after_its_failure_does_no_more_harm(log: Log) -> None:
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         await receive()
         await send(FAILED)
         raise OSError
@@ -204,7 +204,7 @@ async def test_an_application_that_raises_after_its_failure_does_no_more_harm(lo
 async def test_a_startup_that_took_too_long_is_cancelled_with_its_application(log: Log) -> None:
     ended: list[Any] = []
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         try:
             await asyncio.Event().wait()
         finally:
@@ -230,7 +230,7 @@ async def test_cancel_before_startup_is_nothing() -> None:
 async def test_a_message_that_does_not_fit_raises_out_of_send() -> None:
     raised = []
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         await receive()
         await send(COMPLETE)
         for message in (COMPLETE, FAILED, GONE, {"type": "nonsense"}):

@@ -272,5 +272,5 @@ def test_a_decoder_holds_no_more_than_its_limits() -> None:
         (bytearray(b"\n"), True),
     ],
 )
-def test_a14_bare_line_ends(data: bytes, bare: bool) -> None:  # noqa: FBT001
+def test_a14_bare_line_ends(data: bytes, bare: bool) -> None:
     assert has_bare_line_end(data) is bare

@@ -322,7 +322,7 @@ def test_rfc9112_6_3_no_body(method: bytes, lines: bytes) -> None:
         (b"HTTP/1.0", b"Proxy-Connection: keep-alive\r\n", False),
     ],
 )
-def test_rfc9112_9_3_persistence(version: bytes, lines: bytes, kept: bool) -> None:  # noqa: FBT001
+def test_rfc9112_9_3_persistence(version: bytes, lines: bytes, kept: bool) -> None:
     block = FieldBlock(Underscores.DROP)
     for _ in range(3):  # lines that are kept mean what they meant
         block.read(request(lines, line=b"GET / " + version), version[5:].decode())
@@ -380,7 +380,7 @@ def test_a26_no_websocket_with_a_body(framing: bytes) -> None:
 
 @pytest.mark.parametrize("token", [b"h2c", b"TLS/1.0", b"foo"])
 @pytest.mark.parametrize("chunks", [False, True])
-def test_a26_any_other_upgrade_is_ignored_and_the_body_read_as_framed(token: bytes, chunks: bool) -> None:  # noqa: FBT001
+def test_a26_any_other_upgrade_is_ignored_and_the_body_read_as_framed(token: bytes, chunks: bool) -> None:
     smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     lines = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % token
     if chunks:
@@ -394,7 +394,7 @@ def test_a26_any_other_upgrade_is_ignored_and_the_body_read_as_framed(token: byt
 @pytest.mark.parametrize(
     ("value", "takes"), [(b"trailers", True), (b"gzip, Trailers", True), (b"", False), (b"gzip", False), (b"trailers;q=1", False)]
 )
-def test_rfc9110_10_1_4_te(value: bytes, takes: bool) -> None:  # noqa: FBT001
+def test_rfc9110_10_1_4_te(value: bytes, takes: bool) -> None:
     block = FieldBlock(Underscores.DROP)
     block.read(request(b"TE: %b\r\n" % value), "1.1")
     assert block.takes_trailers() is takes

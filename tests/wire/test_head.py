@@ -297,7 +297,7 @@ def test_rfc9112_3_2_exactly_one_host(head: bytes, answer: int | None) -> None:
         (b".org", False),
     ],
 )
-def test_f3_allowed_hosts(host: bytes, fine: bool) -> None:  # noqa: FBT001
+def test_f3_allowed_hosts(host: bytes, fine: bool) -> None:
     def make() -> object:
         return engine(allowed_hosts=[b"a.org", b".b.org", b"[::1]"])
 
@@ -551,7 +551,7 @@ def repeat(parser: HeadParser, head: bytes) -> None:
         pytest.param(request(b"X: " + b"y" * 2_048 + b"\r\n"), False, id="long"),
     ],
 )
-def test_which_blocks_are_remembered(head: bytes, kept: bool) -> None:  # noqa: FBT001
+def test_which_blocks_are_remembered(head: bytes, kept: bool) -> None:
     parser = HeadParser(Limits())
     repeat(parser, head)
     assert known(parser) == kept

@@ -199,7 +199,7 @@ def test_no_server_field_no_date() -> None:
 @pytest.mark.parametrize("length", [None, b"5"])
 @pytest.mark.parametrize("parts", [[b"hello"], [b"he", b"llo"], [b"hello", b""]])
 @pytest.mark.parametrize("trailers", [False, True])
-def test_the_short_way_says_what_the_long_way_says(data: bytes, length: bytes | None, parts: list[bytes], trailers: bool) -> None:  # noqa: FBT001
+def test_the_short_way_says_what_the_long_way_says(data: bytes, length: bytes | None, parts: list[bytes], trailers: bool) -> None:
     """However it is framed, h11's client reads the same."""
     http = after(data)
     headers = () if length is None else ((b"content-length", length),)
@@ -308,7 +308,7 @@ def test_rfc9110_15_2_http_1_0_gets_no_interim_response() -> None:
         pytest.param(GET_10, True, (), OK + b"connection: close\r\n\r\n", b"", id="until close"),
     ],
 )
-def test_files(data: bytes, more: bool, headers: tuple[tuple[bytes, bytes], ...], before: bytes, behind: bytes) -> None:  # noqa: FBT001
+def test_files(data: bytes, more: bool, headers: tuple[tuple[bytes, bytes], ...], before: bytes, behind: bytes) -> None:
     http = after(data)
     http.start(0, 200, headers)
     assert http.begin_file(0, 5, more=more)
@@ -738,7 +738,7 @@ def test_rfc9112_8_end_of_input_behind_a_whole_request(data: bytes, headers: tup
 
 @pytest.mark.parametrize("data", [post(b"he", length=5), chunked(b""), chunked(b"0\r\n"), chunked(b"5\r\nhello\r\n")])
 @pytest.mark.parametrize("started", [False, True])
-def test_a12_end_of_input_in_the_middle_of_a_body(data: bytes, started: bool) -> None:  # noqa: FBT001
+def test_a12_end_of_input_in_the_middle_of_a_body(data: bytes, started: bool) -> None:
     http = after(data)
     if started:
         http.start(0, 200, [])
@@ -838,7 +838,7 @@ def test_reject_in_place_of_a_head_that_is_held_back() -> None:
 
 
 @pytest.mark.parametrize("trailers", [False, True])
-def test_reject_cuts_a_response_that_has_begun(trailers: bool) -> None:  # noqa: FBT001
+def test_reject_cuts_a_response_that_has_begun(trailers: bool) -> None:
     http = after(GET)
     http.start(0, 200, [], trailers=trailers)
     http.write(0, b"a", not trailers)

@@ -226,7 +226,7 @@ VALUES = st.one_of(
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=6), st.booleans())
-def test_b5_nothing_said_as_a_header_becomes_another_line(headers: Fields, chunks: bool) -> None:  # noqa: FBT001
+def test_b5_nothing_said_as_a_header_becomes_another_line(headers: Fields, chunks: bool) -> None:
     http = engine(server=b"s")
     Driver(http).feed(request())
     try:
@@ -268,3 +268,9 @@ def test_b5_nothing_said_as_a_trailer_or_a_hint_becomes_another_line(fields: Fie
     assert b"\x00" not in lines
     assert not lines.startswith(b"\r\n")
     assert b"\r\n\r\n" not in lines
+
+
+@pytest.mark.parametrize("name", [b"content-length", b"Transfer-Encoding", b"host", b"Set-Cookie"])
+def test_rfc9110_6_5_1_trailers_frame_nothing(name: bytes) -> None:
+    with pytest.raises(InvalidMessage, match="trailer"):
+        render_trailers([(name, b"0")])
