@@ -44,12 +44,23 @@ def twisted_address(name: object) -> IAddress:
 class LoopTransport(asyncio.Protocol):
     """One connection: the loop's transport on one side, a Twisted protocol on the other."""
 
-    __slots__ = ("_half_closeable", "_loop_transport", "_producer", "_protocol", "data_received", "disconnecting", "factory", "write")
+    __slots__ = (
+        "_half_closeable",
+        "_loop_transport",
+        "_lost",
+        "_producer",
+        "_protocol",
+        "data_received",
+        "disconnecting",
+        "factory",
+        "write",
+    )
 
     def __init__(self, factory: IProtocolFactory) -> None:
         """`factory` is asked for the protocol when the connection is there."""
         self.factory = factory
         self.disconnecting = False
+        self._lost = False
         self._producer: IPushProducer | None = None
 
     # what the loop says
@@ -78,6 +89,7 @@ class LoopTransport(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass the end on."""
+        self._lost = True
         if self._protocol is not None:
             self._protocol.connectionLost(_DONE if exc is None else Failure(ConnectionLost(str(exc))))
             self._protocol = None
@@ -108,7 +120,7 @@ class LoopTransport(asyncio.Protocol):
         """End the connection at once, so that the peer sees it was cut (RST)."""
         self.disconnecting = True
         handle = self.getHandle()
-        if handle is not None:
+        if handle is not None and not self._lost:  # once it is lost, its descriptor may be another connection's
             set_no_linger(handle)
         self._loop_transport.abort()
 

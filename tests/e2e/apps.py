@@ -316,7 +316,7 @@ async def misuse(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"more"})
         await send({"type": "http.response.start", "status": 200, "headers": []})
         events.append("nothing raised after the end")
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is noted
+    except Exception as error:
         events.append(f"raised after the end: {type(error).__name__}")
     events.append(f"second receive: {(await second)['type']}")
     events.append(f"third receive: {(await receive())['type']}")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from e2e.server import Server, wait_until
 
 Tool = Callable[[str], str]
