@@ -25,10 +25,10 @@ def bind_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
             listener.bind(address)
             listener.listen(backlog)
             listener.setblocking(False)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that DNS cannot hold
         for listener in listeners:
             listener.close()
-        message = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        message = f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}"
         raise ListenError(message) from error
     return listeners
 
@@ -77,16 +77,30 @@ def _remove_stale(path: str) -> None:
 def adopt(descriptor: int, backlog: int) -> socket.socket:
     """Take over an inherited stream socket, whatever its family. Raises `ListenError`."""
     try:
-        listener = socket.socket(fileno=os.dup(descriptor))
+        listener = _duplicate(descriptor)
+    except OSError as error:
+        raise ListenError(f"cannot listen on descriptor {descriptor}: {error.strerror}") from error
+    try:
         if listener.type != socket.SOCK_STREAM:
-            message = f"cannot listen on descriptor {descriptor}: it is no stream socket"
-            raise ListenError(message)
+            raise ListenError(f"cannot listen on descriptor {descriptor}: it is no stream socket")
         listener.listen(backlog)
     except OSError as error:
-        message = f"cannot listen on descriptor {descriptor}: {error.strerror or error}"
-        raise ListenError(message) from error
+        listener.close()
+        raise ListenError(f"cannot listen on descriptor {descriptor}: {error.strerror}") from error
+    except ListenError:
+        listener.close()
+        raise
     listener.setblocking(False)
     return listener
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    number = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=number)
+    except OSError:
+        os.close(number)
+        raise
 
 
 def describe(listener: socket.socket) -> str:
