@@ -80,16 +80,14 @@ def adopt(descriptor: int, backlog: int) -> socket.socket:
         listener = _duplicate(descriptor)
     except OSError as error:
         raise ListenError(f"cannot listen on descriptor {descriptor}: {error.strerror}") from error
+    if listener.type != socket.SOCK_STREAM:
+        listener.close()
+        raise ListenError(f"cannot listen on descriptor {descriptor}: it is no stream socket")
     try:
-        if listener.type != socket.SOCK_STREAM:
-            raise ListenError(f"cannot listen on descriptor {descriptor}: it is no stream socket")
         listener.listen(backlog)
     except OSError as error:
         listener.close()
         raise ListenError(f"cannot listen on descriptor {descriptor}: {error.strerror}") from error
-    except ListenError:
-        listener.close()
-        raise
     listener.setblocking(False)
     return listener
 

@@ -41,6 +41,8 @@ class Ports:
         except ListenError:
             for listener in self._listeners:
                 listener.close()
+            for path, inode in self._files:
+                remove_unix(path, inode)
             raise
 
     def _bind(self, bind: Bind) -> list[socket.socket]:
