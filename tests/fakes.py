@@ -233,7 +233,7 @@ def zero_copy(file: object, **more: object) -> Message:
 def sender(*messages: Message) -> App:
     """Make an application that says just this."""
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
         for message in messages:
             await send(message)
 

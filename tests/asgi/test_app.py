@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from fakes import Message, Receive, Send, Talk, body, in_loop, start
 
+from fakes import Message, Receive, Send, Talk, body, in_loop, start
 from termserver.asgi.app import as_application, load_application
 from termserver.errors import ApplicationLoadError
 

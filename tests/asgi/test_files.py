@@ -5,8 +5,8 @@ import os
 import pathlib
 
 import pytest
-from fakes import HEAD, TAKES_TRAILERS, Log, Message, Talk, body, in_loop, path_of, sender, start, trailers, turns, zero_copy
 
+from fakes import HEAD, TAKES_TRAILERS, Log, Message, Talk, body, in_loop, path_of, sender, start, trailers, turns, zero_copy
 from termserver.asgi.files import FileSource, open_named
 from termserver.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage
 from termserver.wire.events import Ending

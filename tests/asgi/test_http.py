@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fakes import (
     GET,
     HEAD,
@@ -26,9 +29,6 @@ from fakes import (
     turns,
     zero_copy,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from termserver.config import Limits
 from termserver.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage
 from termserver.wire.events import Ending

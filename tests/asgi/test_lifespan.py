@@ -5,8 +5,8 @@ import logging
 from typing import Any
 
 import pytest
-from fakes import App, Log, Message, Receive, Send, in_loop, turns
 
+from fakes import App, Log, Message, Receive, Send, in_loop, turns
 from termserver.asgi.lifespan import Lifespan
 from termserver.errors import StartupFailed, UnexpectedMessage
 

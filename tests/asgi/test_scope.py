@@ -1,10 +1,10 @@
 """Request + facts of its connection -> scope (ASGI www 2.5; rows A2 to W14 of the ASGI table)."""
 
 import pytest
-from fakes import Talk
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes import Talk
 from termserver.asgi.scope import Scope, base_scope, decode_path, http_scope
 
 SERVER = ("192.0.2.2", 80)

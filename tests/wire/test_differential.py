@@ -5,6 +5,7 @@ from pathlib import Path
 import h11
 import httptools
 import pytest
+
 from wire.corpus import CASES, WHY, Case
 from wire.driving import engine, feed_every_way
 

@@ -4,11 +4,11 @@ import httptools
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wire.driving import chunked, engine, feed_every_way, request
 
 from termserver.wire import fieldblock
 from termserver.wire.events import Fields, Request
 from termserver.wire.fieldblock import CHUNKED, FieldBlock, RefusedError, Underscores
+from wire.driving import chunked, engine, feed_every_way, request
 
 
 def status(data: bytes) -> int | None:

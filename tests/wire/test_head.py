@@ -7,12 +7,12 @@ import httptools
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wire.driving import SLOWER, Driver, byte_by_byte, chunked, engine, feed_every_way, request, say
 
 from termserver.config import Limits
 from termserver.wire.events import Request
 from termserver.wire.fieldblock import RefusedError, Underscores
 from termserver.wire.head import METHODS, Framing, HeadParser
+from wire.driving import SLOWER, Driver, byte_by_byte, chunked, engine, feed_every_way, request, say
 
 
 def status(data: bytes, **limits: int) -> int | None:

@@ -10,13 +10,13 @@ import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire.driving import NEXT, SLOWER, Driver, Outcome, byte_by_byte, chunked, engine, feed_every_way, request, say
 
 from termserver.config import Limits
 from termserver.errors import InvalidMessage, UnexpectedMessage
 from termserver.wire.events import Aborted, Awaiting, Body, Ending, Rejected, Request, Trailers
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import DefaultFields, Http1
+from wire.driving import NEXT, SLOWER, Driver, Outcome, byte_by_byte, chunked, engine, feed_every_way, request, say
 
 GET = request()
 GET_10 = request(line=b"GET / HTTP/1.0")

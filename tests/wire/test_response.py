@@ -7,13 +7,13 @@ import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire.driving import Driver, engine, request
 
 from termserver.errors import InvalidMessage
 from termserver.wire import response
 from termserver.wire.events import Fields
 from termserver.wire.fields import is_token, is_value
 from termserver.wire.response import render_head, render_trailers
+from wire.driving import Driver, engine, request
 
 
 def rendered(status: int, headers: Iterable[Iterable[bytes]]) -> bytes:
