@@ -56,6 +56,7 @@ class Connection:
         "_pace",
         "_paused",
         "_server",
+        "_unsent",
         "_written",
         "sends_files",
         "transport",
@@ -73,7 +74,7 @@ class Connection:
         self._drainers: list[asyncio.Future[None]] = []
         self._ended = OPEN
         self._in_turn = self._input_over = self._paused = False
-        self._written = 0
+        self._written = self._unsent = 0
         self.writable = True
         self.sends_files = False
 
@@ -106,13 +107,10 @@ class Connection:
                 self._begin(event)
             else:
                 self._take(event)
-        unsent = 0
         while engine.has_input:
-            exchange = self._exchange
-            unsent += _HEAD_SIZE if exchange is None else exchange.sent + _HEAD_SIZE
-            if unsent > _TURN_SIZE:
+            if self._unsent > _TURN_SIZE:
+                self._unsent = 0
                 self.flush()
-                unsent = 0
             if not self.writable:  # one who asks for more than it reads waits for its own reading (spec limits L34)
                 break
             for event in engine.receive(b""):
@@ -280,7 +278,10 @@ class Connection:
             return
         if self._server.times_requests:
             self._record(exchange)
-        if self._in_turn or self._ended is not OPEN:
+        if self._in_turn:
+            self._unsent += exchange.sent + _HEAD_SIZE
+            return
+        if self._ended is not OPEN:
             return
         self._settle()
         if self._engine.has_input:  # in a context of the server's: this one is the application's
@@ -288,6 +289,8 @@ class Connection:
 
     def returned(self, exchange: HttpExchange) -> None:
         """An application's call is over."""
+        if exchange is self._exchange and exchange.done:
+            self._exchange = None  # an idle connection holds no request
         server = self._server
         server.running -= 1
         if server.watches_calls:

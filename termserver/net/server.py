@@ -124,6 +124,9 @@ class Server:
             self.lifespan.cancel()
             message = f"the application did not start within {limit:g} s"
             raise StartupFailed(message) from None
+        except asyncio.CancelledError:
+            self.lifespan.cancel()
+            raise
 
     async def stop(self) -> None:
         """Finish what runs within the grace period, end the rest, then shut the application down."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from e2e.server import Client, Server, wait_until
 
 CANARY = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"

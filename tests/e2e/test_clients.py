@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from e2e.server import Server, wait_until
 
 Tool = Callable[[str], str]

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from e2e.server import Client, Server, wait_until
 
 QUIET = ("apps:app", "--no-access-log")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from e2e.server import Client, Server, wait_until
 
 BEFORE_START = [

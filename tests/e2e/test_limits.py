@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from e2e.server import Server, wait_until
 
 OPTIONS = (

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from e2e.server import Client, Server
 
 MIB = 1 << 20

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from e2e.server import HERE, Server, wait_until
 
 QUIET = ("apps:app", "--no-access-log")

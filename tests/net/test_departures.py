@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 
 import pytest
-from fakes import in_loop, turns
 
+from fakes import in_loop, turns
 from termserver.config import Timeouts
 from termserver.net import departures as module
 from termserver.net.deadlines import Deadlines

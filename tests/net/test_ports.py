@@ -3,16 +3,16 @@
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import in_loop
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor, StringTransport
 
+from fakes import in_loop
 from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
 from termserver.errors import ListenError
 from termserver.net.ports import Ports, connection_facts
