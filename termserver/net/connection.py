@@ -419,9 +419,12 @@ class Connection:
     # ------------------------------------------------------------------ what its pace says
 
     def progress(self) -> int:
-        """Bytes that have left this process, as far as it can be known."""
+        """Bytes that the client has taken, as far as it can be known.
+
+        What has only left this process is no measure: the system's buffer takes megabytes at once, and then for minutes nothing.
+        """
         transport = self.transport
-        return self._written - (transport.unsent() if isinstance(transport, LoopTransport) else 0)
+        return self._written - (transport.unacknowledged() if isinstance(transport, LoopTransport) else 0)
 
     def idle_for_too_long(self) -> None:
         """No request came: close without a word."""

@@ -7,9 +7,11 @@ nothing: in `connection_made` it takes the Twisted protocol's `dataReceived` for
 """
 
 import asyncio
+import fcntl
 import socket
 import struct
 import sys
+import termios
 from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -29,6 +31,7 @@ from zope.interface import implementer
 
 _DONE: Final = Failure(ConnectionDone())
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
+_INT: Final = struct.Struct("i")
 _RETRY: Final = 0.1  # seconds after a listener could not be opened again
 
 
@@ -171,6 +174,17 @@ class LoopTransport(asyncio.Protocol):
     def unsent(self) -> int:
         """Bytes that were written and wait in this process."""
         return self._loop_transport.get_write_buffer_size()
+
+    def unacknowledged(self) -> int:
+        """Bytes that were written and that the peer's side has not taken: what waits here, and in the system's own buffer."""
+        waiting, handle = self._loop_transport.get_write_buffer_size(), self.getHandle()
+        if handle is None or self._lost or handle.family == socket.AF_UNIX:
+            return waiting
+        try:
+            queued = fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+        except OSError:  # not known on this system
+            return waiting
+        return waiting + int(_INT.unpack(queued)[0])
 
     def set_buffer_limits(self, high: int, low: int) -> None:
         """Say at how many unsent bytes the producer is paused and resumed."""

@@ -1,5 +1,6 @@
 """termserver as a process, and clients made of nothing but a socket."""
 
+import contextlib
 import json
 import os
 import re
@@ -311,10 +312,8 @@ class Client:
 
     def send(self, data: bytes) -> None:
         """Send; a server that has closed already is no error, its answer is what counts."""
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def send_each(self, data: bytes) -> None:
         """Send byte by byte."""

@@ -150,7 +150,8 @@ daemon off; master_process off; pid {here}/nginx.pid; error_log stderr warn;
 events {{}}
 http {{
     access_log off;
-    client_body_temp_path {here}/body; proxy_temp_path {here}/proxy; fastcgi_temp_path {here}/f; uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;
+    client_body_temp_path {here}/body; proxy_temp_path {here}/proxy; fastcgi_temp_path {here}/f;
+    uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;
     upstream application {{ server {upstream}; keepalive 4; }}
     server {{
         listen 127.0.0.1:{port};

@@ -147,6 +147,18 @@ def test_twisted_endpoint_half_closed_faulty_refused_and_files(tmp_path: Path) -
             client.reset()
 
 
+def test_twisted_endpoint_pauses_at_capacity_and_resumes() -> None:
+    with twisted_endpoint("--limit-connections", "3", "--timeout-keep-alive", "0.2") as (server, address):
+        clients = [Client(address) for _ in range(12)]
+        for client in clients:
+            client.get("/")
+        for client in clients:
+            assert client.response().body == b"hello"
+            client.socket.close()
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+
+
 # --- R11: no more descriptors ---
 
 

@@ -1,4 +1,4 @@
-"""Applications that fail, and clients that leave half-way: who sees what, and that nothing is left behind (spec reliability R16, R17, R20)."""
+"""Applications that fail, clients that leave half-way: who sees what, and that nothing stays behind (spec reliability R16, R17, R20)."""
 
 import json
 import time
@@ -23,8 +23,8 @@ BEFORE_START = [
     "unknown type",
 ]
 AFTER_START = [
-    "raise after start", "return after start", "raise in body", "raise in body length", "return in body", "return in body length", "too few",
-    "text body", "text in body", "start twice",
+    "raise after start", "return after start", "raise in body", "raise in body length", "return in body", "return in body length",
+    "too few", "text body", "text in body", "start twice",
 ]  # fmt: skip
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakes import in_loop
 
+from fakes import in_loop
 from termserver import serve
 from termserver.errors import ApplicationLoadError, ConfigError, ListenError, StartupFailed
 
@@ -47,7 +47,7 @@ async def test_server_serves_until_it_is_cancelled_and_leaves_nothing_behind() -
     assert (await reader.read()).endswith(b"hello")
     writer.close()
     await stopped(task)
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(*address)
     await asyncio.sleep(0.01)
     assert (len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())) == (before, tasks)

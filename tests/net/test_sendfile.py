@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes import in_loop, turns
 
+from fakes import in_loop, turns
 from termserver.errors import ClientDisconnected
 from termserver.net.sendfile import send_file
 

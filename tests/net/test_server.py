@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from fakes import GET, in_loop, turns
 from twisted.internet.address import IPv4Address
 
+from fakes import GET, in_loop, turns
 from termserver.config import Config, Limits, Logging, Tcp, Timeouts
 from termserver.errors import StartupFailed
 from termserver.net.ports import Ports
@@ -193,14 +193,14 @@ async def test_stop_waits_for_the_request_in_hand_then_ends_the_application() ->
     served = Serving(diary)
     await served.server.start(served.ports)
     busy = asyncio.ensure_future(served.ask(GET))
-    idle_reader, idle_writer = await served.connect()
+    _, idle_writer = await served.connect()
     while "request" not in diary.lines:
         await asyncio.sleep(0.001)
     stopping = asyncio.ensure_future(served.server.stop())
     await turns()
     assert (served.server.stage, served.server.stopping.is_set()) == (DRAINING, True)
     assert served.server.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)) is None
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         await served.connect()
     await served.server.stop()  # the second call has nothing to do
     assert not stopping.done()
@@ -241,7 +241,7 @@ async def test_work_after_a_response_is_waited_for() -> None:
 
 
 @in_loop
-async def test_grace_period_ends_with_a_cancellation(caplog: pytest.LogCaptureFixture | None = None) -> None:
+async def test_grace_period_ends_with_a_cancellation() -> None:
     diary = Diary()
     diary.waits["request"] = asyncio.Event()
     served = Serving(diary, graceful=0.1, application_cancel=0.1)
