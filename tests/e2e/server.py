@@ -85,11 +85,16 @@ class Server:
 
     def __enter__(self) -> Self:
         """Wait until it listens."""
-        self.wait_listening()
+        try:
+            self.wait_listening()
+        except BaseException:
+            self.process.kill()
+            self.wait()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End it; no line of its log may be a traceback that the test did not ask for."""
+        """End it, if the test has not."""
         if self.process.poll() is None:
             self.process.kill()
         self.wait()
