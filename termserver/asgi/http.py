@@ -319,11 +319,7 @@ class HttpExchange:
         if more:
             self._stage = BODY
             self._outlet.flush()
-        else:
-            self._end_body()
-
-    def _end_body(self) -> None:
-        if self._trailers:
+        elif self._trailers:
             self._stage = TRAILERS
             self._outlet.flush()
         else:

@@ -33,7 +33,7 @@ def base_scope(*, scheme: str, client: tuple[str, int] | None, server: tuple[str
 
 
 def http_scope(base: Scope, request: Request, extensions: dict[str, dict[str, object]], state: dict[str, Any]) -> Scope:
-    """Give the scope of one request. Its dictionaries and lists are its own; only the extensions' (empty) values are shared."""
+    """Give the scope of one request. What an application may put something into is its own: the scope, its extensions, state, headers."""
     scope = base.copy()
     path = request.path
     scope["asgi"] = ASGI_VERSION.copy()

@@ -36,6 +36,7 @@ logger = logging.getLogger("termserver")
 
 OPEN, CLOSE, LINGER, RESET = Ending
 A_REQUEST: Final = Awaiting.REQUEST
+A_APPLICATION: Final = Awaiting.APPLICATION
 _HEAD_SIZE: Final = 256  # bytes of a response's head, more or less
 _TURN_SIZE: Final = 65_536  # bytes of responses to pipelined requests that leave in one write
 
@@ -45,6 +46,7 @@ class Connection:
     """One HTTP/1 connection. Also the `Outlet` of its exchanges."""
 
     __slots__ = (
+        "_application_timed",
         "_base",
         "_drainers",
         "_ended",
@@ -86,6 +88,7 @@ class Connection:
         server, now = self._server, monotonic()
         self._opened = now
         timeouts = server.config.timeouts
+        self._application_timed = timeouts.application > 0
         self._pace = Pace(
             self, timeouts, now, first=timeouts.tls_handshake if ISSLTransport.providedBy(transport) else timeouts.header_read
         )
@@ -227,7 +230,10 @@ class Connection:
             if self._paused is self.writable:
                 self._pause(on=not self.writable)
             return
-        self._pace.enter(awaiting, monotonic())
+        if awaiting is A_APPLICATION and not self._application_timed:
+            self._pace.phase = awaiting  # no limit of its own: the last phase's deadline passes, and nothing is found wrong
+        else:
+            self._pace.enter(awaiting, monotonic())
         if engine.wants_data is self._paused:
             self._pause(on=not self._paused)
 

@@ -183,7 +183,8 @@ class Pace:
         elif phase is BODY:
             self._judge_body(now)
         elif phase is APPLICATION:
-            connection.application_too_slow()
+            if self._timeouts.application:
+                connection.application_too_slow()
         else:
             self._judge_farewell(now)
 
