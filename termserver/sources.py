@@ -135,7 +135,10 @@ def read_environment(environ: Mapping[str, str]) -> Source:
 
 
 def read_keywords(options: Mapping[str, object]) -> Source:
-    """Read the keywords of `termserver.run`; None means not given. An unknown one raises TypeError, as Python itself would."""
+    """Read the keywords of `termserver.run`. None means not given, but for the access log, which has a None of its own: none.
+
+    An unknown one raises TypeError, as Python itself would.
+    """
     source = Source()
     spellings = {name.replace("-", "_"): spelling for name, spelling in _spellings().items() if name not in {"application", "config"}}
     for name, value in options.items():
@@ -143,6 +146,8 @@ def read_keywords(options: Mapping[str, object]) -> Source:
             raise TypeError(f"unknown option {name!r}{_nearest(name, spellings)}")
         if value is not None:
             source.take(spellings[name], value, "argument", name)
+        elif name == "access_log" and "no_access_log" not in options:
+            source.take(spellings["no_access_log"], True, "argument", name)
     return source
 
 

@@ -324,7 +324,7 @@ def test_keywords_are_flags_with_underscores() -> None:
     )
     assert config.bind == (Tcp("h", 80),)
     assert (config.timeouts.keep_alive, config.server_name, config.allowed_hosts, config.limits.connections) == (3.0, "", ("a",), 5)
-    assert config.logging.access_log == "-"
+    assert config.logging.access_log is None
 
 
 def test_keywords_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -129,18 +129,22 @@ class HttpExchange:
         """Call the application; what it leaves undone becomes an answer that the client can tell from a good one."""
         try:
             await app(scope, self.receive, self.send)
-        except (KeyboardInterrupt, GeneratorExit):  # the interpreter's, not the application's
+        except (KeyboardInterrupt, GeneratorExit):  # the interpreter's
+            self._fail("the application was interrupted")
             raise
         except BaseException as error:  # noqa: BLE001 - one application's fault ends one request
             self._raised(error)
         else:
-            if self._stage is not DONE and not self._gone:
+            if self._stage is not DONE and self._told:  # it heeded http.disconnect
+                self._fail("the client left")
+            elif self._stage is not DONE:
                 logger.error(
                     "The application returned without a whole response: %s %s", self.request.method, self.request.path.decode("ascii")
                 )
                 self._fail("the application returned without a whole response")
-        self.running = False
-        self._outlet.returned(self)
+        finally:
+            self.running = False
+            self._outlet.returned(self)
 
     def _raised(self, error: BaseException) -> None:
         task = asyncio.current_task()

@@ -21,6 +21,8 @@ _PAIR: Final = re.compile(rb"""[ \t]*([A-Za-z0-9!#$%&'*+.^_`|~-]+)=(?:"((?:[^"\\
 # RFC 7239 §6: an address, and a port, which may be obfuscated; IPv6 with a port stands in brackets. Bare IPv6 is X-Forwarded-For's.
 _NODE: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}|_[A-Za-z0-9._-]+))?|([0-9A-Fa-f:.]+)")
 _LARGEST_PORT: Final = 65_535
+_PORT_DIGITS: Final = 5
+_MOST_NODES: Final = 32  # looked at, from the right: what is left of so many proxies was written by strangers
 
 Address = IPv4Address | IPv6Address
 
@@ -54,13 +56,14 @@ class TrustedProxies:
             scope["scheme"] = _SCHEMES[proto]
 
     def _apply_x_forwarded(self, scope: Scope, headers: Fields) -> None:
-        nodes = [_parse_node(part.strip(b" \t")) for part in _joined(headers, self._address_header).split(b",")]
+        parts = _joined(headers, self._address_header).rsplit(b",", _MOST_NODES)[-_MOST_NODES:]
+        nodes = [_parse_node(part.strip(b" \t")) for part in parts]
         chosen = self._right_most(nodes)
         if chosen is None:
             return
         address, port = chosen
         port_text = _joined(headers, self._port_header).rpartition(b",")[2].strip(b" \t")
-        if not port and port_text.isdigit() and int(port_text[:6]) <= _LARGEST_PORT:
+        if not port and port_text.isdigit() and len(port_text) <= _PORT_DIGITS and int(port_text) <= _LARGEST_PORT:
             port = int(port_text)
         scope["client"] = (str(address), port)
 
@@ -68,7 +71,7 @@ class TrustedProxies:
         elements = _parse_forwarded(_joined(headers, b"forwarded"))
         if not elements:
             return
-        nodes = [_parse_node(element.get(b"for", b"")) for element in elements]
+        nodes = [_parse_node(element.get(b"for", b"")) for element in elements[-_MOST_NODES:]]
         chosen = self._right_most(nodes)
         if chosen is not None:
             address, port = chosen

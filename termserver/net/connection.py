@@ -37,6 +37,9 @@ logger = logging.getLogger("termserver")
 OPEN, CLOSE, LINGER, RESET = Ending
 A_REQUEST: Final = Awaiting.REQUEST
 A_APPLICATION: Final = Awaiting.APPLICATION
+_MOST_LEFTOVERS: Final = 8  # calls of one connection that go on after their response; with more, its next request waits
+_CUT_INTERVAL: Final = 0.02  # seconds between two looks whether the client has taken what was sent,
+_CUT_LOOKS: Final = 50  # and how many there are before it is cut all the same
 _HEAD_SIZE: Final = 256  # bytes of a response's head, more or less
 _TURN_SIZE: Final = 65_536  # bytes of responses to pipelined requests that leave in one write
 
@@ -54,6 +57,7 @@ class Connection:
         "_exchange",
         "_in_turn",
         "_input_over",
+        "_leftovers",
         "_opened",
         "_pace",
         "_paused",
@@ -76,7 +80,7 @@ class Connection:
         self._drainers: list[asyncio.Future[None]] = []
         self._ended = OPEN
         self._in_turn = self._input_over = self._paused = False
-        self._written = self._unsent = 0
+        self._written = self._unsent = self._leftovers = 0
         self.writable = True
         self.sends_files = False
 
@@ -114,7 +118,7 @@ class Connection:
             if self._unsent > _TURN_SIZE:
                 self._unsent = 0
                 self.flush()
-            if not self.writable:  # one who asks for more than it reads waits for its own reading (spec limits L34)
+            if not self._ready:  # one who asks for more than it reads waits for its own reading (spec limits L34)
                 break
             for event in engine.receive(b""):
                 self._take(event)
@@ -199,6 +203,8 @@ class Connection:
         leftover = self._exchange
         if leftover is not None and leftover.running:  # its response is complete, its application still works
             server.left_working(leftover)
+            self._leftovers += 1
+        self._pace.phase = A_REQUEST  # whatever comes after this request is waited for anew
         exchange = self._exchange = HttpExchange(self._engine, self, request)
         base = self._base
         if base is None:
@@ -227,8 +233,8 @@ class Connection:
         awaiting = engine.awaiting
         if awaiting is A_REQUEST:
             self._pace.idle(monotonic())
-            if self._paused is self.writable:
-                self._pause(on=not self.writable)
+            if self._paused is self._ready:
+                self._pause(on=not self._paused)
             return
         if awaiting is A_APPLICATION and not self._application_timed:
             self._pace.phase = awaiting  # no limit of its own: the last phase's deadline passes, and nothing is found wrong
@@ -255,9 +261,14 @@ class Connection:
             self.transport.resumeProducing()
         self._pace.reading(not on, monotonic())
 
+    @property
+    def _ready(self) -> bool:
+        """Whether another request may be taken up: the client reads its answers, and what its earlier ones set off is not too much."""
+        return self.writable and self._leftovers < _MOST_LEFTOVERS
+
     def _go_on(self) -> None:
         """Take up requests that came while another one was answered, or while the client did not read."""
-        if self._ended is not OPEN or self._in_turn or not self.writable:
+        if self._ended is not OPEN or self._in_turn or not self._ready:
             return
         if self._engine.has_input:
             self.dataReceived(b"")
@@ -282,20 +293,22 @@ class Connection:
         """A response is complete, or never will be."""
         if exchange is not self._exchange:
             return
-        if self._server.times_requests:
-            self._record(exchange)
         if self._in_turn:
             self._unsent += exchange.sent + _HEAD_SIZE
-            return
-        if self._ended is not OPEN:
-            return
-        self._settle()
-        if self._engine.has_input:  # in a context of the server's: this one is the application's
+        elif self._ended is OPEN:
+            self._settle()
+        if self._server.times_requests:
+            self._record(exchange)
+        if not self._in_turn and self._engine.has_input:  # in a context of the server's: this one is the application's
             self._server.loop.call_soon(self._go_on, context=self._server.context)
 
     def returned(self, exchange: HttpExchange) -> None:
         """An application's call is over."""
-        if exchange is self._exchange and exchange.done:
+        if exchange is not self._exchange:
+            self._leftovers -= 1
+            if self._ended is OPEN and self._leftovers == _MOST_LEFTOVERS - 1:
+                self._server.loop.call_soon(self._go_on, context=self._server.context)
+        elif exchange.done:
             self._exchange = None  # an idle connection holds no request
         server = self._server
         server.running -= 1
@@ -336,6 +349,11 @@ class Connection:
         """Set the future when the connection is lost, if not before."""
         self._drainers.append(future)
 
+    def forget(self, future: "asyncio.Future[None]") -> None:
+        """Leave the future alone."""
+        if future in self._drainers:
+            self._drainers.remove(future)
+
     @property
     def lost(self) -> bool:
         """Whether nothing can be sent any more."""
@@ -357,7 +375,7 @@ class Connection:
             return
         self._ended = ending
         if ending is RESET:
-            self._cut()
+            self._cut_when_taken(_CUT_LOOKS)
         elif ending is LINGER and not self._input_over:
             # RFC 9112 §9.6: a close while the client still sends would be a reset that destroys the answer on its way
             if self._paused:
@@ -386,6 +404,13 @@ class Connection:
         if self.writable and not isinstance(self.transport, LoopTransport):
             self.transport.unregisterProducer()
 
+    def _cut_when_taken(self, looks: int) -> None:
+        """Cut once the client has what was sent before, or does not take it: a reset destroys what is still on its way."""
+        if looks and isinstance(self.transport, LoopTransport) and self.transport.unacknowledged():
+            self._server.loop.call_later(_CUT_INTERVAL, self._cut_when_taken, looks - 1, context=self._server.context)
+        else:
+            self._cut()
+
     def _cut(self) -> None:
         self._ended = RESET
         self.transport.abortConnection()
@@ -401,7 +426,7 @@ class Connection:
         if self._ended is OPEN:
             self._engine.drain()
             self._settle()
-            self._pace.hurry(monotonic())
+        self._pace.hurry(monotonic())
 
     def tell_disconnect(self) -> None:
         """Tell the application that its time is almost over."""
@@ -468,12 +493,18 @@ class Connection:
         else:
             self._close()
 
-    def half_closed_for_long(self) -> None:
-        """Take a client that shut its side for gone, as far as the application is concerned; its answer is still sent if there is one."""
-        self.tell_disconnect()
+    def half_closed_for_long(self, seconds: float) -> bool:
+        """Take a client that shut its side for gone, as far as the application is concerned; its answer is still sent if there is one.
+
+        A response that has begun will find out by itself with its next part, so it is given more time. Answer whether it was told.
+        """
         exchange = self._exchange
+        if exchange is not None and exchange.begun and seconds < self._server.config.timeouts.application_close:
+            return False
+        self.tell_disconnect()
         if exchange is not None and exchange.running:  # nearly every client that shuts its side has left (spec limits L47)
             self._server.left_behind(exchange)
+        return True
 
     def _record(self, exchange: HttpExchange) -> None:
         self._server.record(exchange, self._base)

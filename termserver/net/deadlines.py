@@ -4,7 +4,7 @@ Whatever has a `deadline` (monotonic seconds, infinity for none) is put into one
 that are due. Moving a deadline is an attribute written, so a request costs no timer. 10 000 connections cost a millisecond a tick.
 
 A tick that comes late was held up by something that blocked the loop, and then nobody's bytes were read either: it judges nobody, and
-the one after it, when the sockets have been read, does.
+the one after it, when the sockets have been read, does, however late it comes itself.
 """
 
 import asyncio
@@ -43,6 +43,7 @@ class Deadlines:
         self._on_second: list[Callable[[bytes], None]] = []
         self._second = -1
         self._expected = math.inf
+        self._was_late = False
         self._handle: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -84,12 +85,14 @@ class Deadlines:
             date = formatdate(second, usegmt=True).encode()
             for on_second in self._on_second:
                 on_second(date)
-        if now - self._expected < _LATE:
+        late = now - self._expected >= _LATE and not self._was_late
+        self._was_late = late
+        if not late:
             for item in tuple(self._items):
                 if item.deadline <= now and item in self._items:
                     item.expired(now)
-            for on_tick in self._on_tick:
-                on_tick(now)
+        for on_tick in self._on_tick:
+            on_tick(now)
         self._schedule()
 
     def _schedule(self) -> None:

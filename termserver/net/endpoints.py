@@ -49,8 +49,10 @@ class LoopTransport(asyncio.Protocol):
 
     __slots__ = (
         "_half_closeable",
+        "_host",
         "_loop_transport",
         "_lost",
+        "_peer",
         "_producer",
         "_protocol",
         "data_received",
@@ -72,9 +74,15 @@ class LoopTransport(asyncio.Protocol):
         """Ask the factory for a protocol and step out of the way of its bytes."""
         loop_transport = self._loop_transport = cast("asyncio.Transport", transport)
         self.write = loop_transport.write
-        protocol: Any = self.factory.buildProtocol(self.getPeer())
+        self._protocol = None
+        peer, host = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if not isinstance(peer, tuple) and not self._is_unix():  # reset already: a client without an address is nobody
+            self.abortConnection()
+            return
+        # Trap: asked for later, the names of a connection that was reset are None, which must not look like a Unix socket's.
+        self._peer, self._host = twisted_address(peer), twisted_address(host)
+        protocol: Any = self.factory.buildProtocol(self._peer)
         if protocol is None:
-            self._protocol = None
             self.abortConnection()
             return
         self._protocol = protocol
@@ -159,11 +167,15 @@ class LoopTransport(asyncio.Protocol):
 
     def getPeer(self) -> IAddress:
         """Give the client's address."""
-        return twisted_address(self._loop_transport.get_extra_info("peername"))
+        return self._peer
 
     def getHost(self) -> IAddress:
         """Give our side's address."""
-        return twisted_address(self._loop_transport.get_extra_info("sockname"))
+        return self._host
+
+    def _is_unix(self) -> bool:
+        handle = self.getHandle()
+        return handle is not None and handle.family == socket.AF_UNIX
 
     def getHandle(self) -> socket.socket | None:
         """Give the socket, or what stands for it."""
@@ -250,6 +262,7 @@ class LoopPort:
         """Close the port."""
         self.pause()
         self._listener.close()
+        self._factory.doStop()
         return succeed(None)
 
     def getHost(self) -> IAddress:
@@ -272,6 +285,7 @@ class LoopServerEndpoint:
 
     async def open(self, factory: IProtocolFactory) -> LoopPort:
         """Do the same for who awaits."""
+        factory.doStart()
         port = LoopPort(self._listener, factory, self._backlog)
         await port.open()
         return port

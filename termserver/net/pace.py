@@ -38,8 +38,8 @@ class Paced(Protocol):
     def farewell_over(self) -> None:
         """The peer does not go away: close, or if that was done cut."""
 
-    def half_closed_for_long(self) -> None:
-        """The peer shut its side a while ago and nothing shows that it still reads."""
+    def half_closed_for_long(self, seconds: float) -> bool:
+        """The peer shut its side that long ago and nothing shows that it still reads; answer whether that settles it."""
 
 
 class Pace:
@@ -50,6 +50,7 @@ class Pace:
         "_body_bytes",
         "_body_since",
         "_connection",
+        "_farewell",
         "_half_closed_at",
         "_half_closed_progress",
         "_keep_alive",
@@ -71,6 +72,7 @@ class Pace:
         self._connection = connection
         self._timeouts = timeouts
         self._keep_alive = timeouts.keep_alive or math.inf
+        self._farewell = timeouts.linger_total or math.inf
         self.phase = REQUEST
         self._phase_due = self.deadline = now + (first or math.inf)
         self._look_at = math.inf  # at writing
@@ -105,13 +107,15 @@ class Pace:
             due = now + _LOOK
         else:
             self._since = self._body_since = now
-            due = now + min(timeouts.linger_idle or math.inf, timeouts.linger_total or math.inf)
+            due = now + min(timeouts.linger_idle or math.inf, self._farewell)
         self._phase_due = due
         self.deadline = min(due, self._look_at)
 
     def hurry(self, now: float) -> None:
-        """The server stops: a connection that brought no request yet has a moment to do so."""
-        if self.phase is REQUEST:
+        """The server stops: a connection that brought no request yet has a moment to do so, one that is going a moment to be gone."""
+        self._farewell = min(self._farewell, _LAST_CHANCE)
+        if self.phase is REQUEST or self.phase is DISCARD:
+            self._since = now
             self._phase_due = min(self._phase_due, now + _LAST_CHANCE)
             self.deadline = min(self._phase_due, self._look_at)
 
@@ -119,7 +123,7 @@ class Pace:
         """Wait for the peer to take note of our close: nothing is read any more, so only the total counts."""
         self.phase = DISCARD
         self._since, self._body_since = now, math.inf
-        self._phase_due = now + (self._timeouts.linger_total or math.inf)
+        self._phase_due = now + self._farewell
         self.deadline = min(self._phase_due, self._look_at)
 
     def received(self, size: int, now: float) -> None:
@@ -204,7 +208,7 @@ class Pace:
 
     def _judge_farewell(self, now: float) -> None:
         timeouts = self._timeouts
-        end = self._since + (timeouts.linger_total or math.inf)
+        end = self._since + self._farewell
         idle_end = self._body_since + (timeouts.linger_idle or math.inf)
         if self._stall_since < math.inf:  # our last bytes are on their way, watched by `_look`: the farewell begins after them
             self._since, self._body_since = now, max(now, self._body_since)
@@ -232,6 +236,5 @@ class Pace:
         """A peer that is gone answers our bytes with RST: whoever took some since its FIN is still reading."""
         if progress > self._half_closed_progress:
             self._half_closed_at, self._half_closed_progress = now, progress
-        else:
+        elif self._connection.half_closed_for_long(now - self._half_closed_at):
             self._half_closed_at = math.inf
-            self._connection.half_closed_for_long()

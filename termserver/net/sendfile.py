@@ -27,6 +27,9 @@ class Wire(Protocol):
     def sent(self, size: int) -> None:
         """Count bytes."""
 
+    def forget(self, future: "asyncio.Future[None]") -> None:
+        """Leave the future alone."""
+
     def wake_on_loss(self, future: "asyncio.Future[None]") -> None:
         """Set the future when the connection is lost, if not before."""
 
@@ -74,6 +77,7 @@ async def _wait_for_room(wire: Wire, handle: socket.socket) -> None:
         await room
     finally:
         loop.remove_writer(handle)
+        wire.forget(room)
 
 
 def _set_once(future: asyncio.Future[None]) -> None:

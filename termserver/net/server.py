@@ -271,7 +271,11 @@ class Server:
         if self._access_log is not None:
             client = scope["client"] if scope is not None else None
             size = 0 if exchange.request.method == "HEAD" or exchange.status in NO_BODY else exchange.sent
-            self._access_log.record(exchange.request, client, exchange.status or _CLIENT_LEFT, size, time.monotonic() - exchange.started)
+            seconds = time.monotonic() - exchange.started
+            try:
+                self._access_log.record(exchange.request, client, exchange.status or _CLIENT_LEFT, size, seconds)
+            except (TypeError, ValueError, AttributeError) as error:  # the application may have put anything into the request's headers
+                self._rejections.log(logging.ERROR, "access log", "Cannot write a line of the access log: %s", error)
 
     # ------------------------------------------------------------------ now and then
 

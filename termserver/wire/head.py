@@ -143,6 +143,8 @@ class HeadParser:
         headers = known.headers.copy()
         if target[0] == _SLASH:
             path, _, query = target.partition(b"?")
+            if known.host is None and self._allowed_hosts:
+                raise RefusedError(400, "no Host field, where only some hosts are allowed")
         else:
             path, query = self._resolve(method, target, known.host, headers)
         framing = known.framing

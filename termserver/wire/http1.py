@@ -282,7 +282,8 @@ class Http1:
         if reading is R_DONE or reading is R_CLOSED or self.has_input:
             return []
         in_application = self._writing not in {W_NOTHING, W_DONE}
-        self._stop(RESET if in_application else CLOSE)
+        begun = self._writing is W_BODY or self._writing is W_TRAILERS
+        self._stop(RESET if begun else CLOSE)  # a reset would destroy the answers to earlier requests that are on their way
         return [Aborted(0, "the client left in the middle of the request")] if in_application else []
 
     def consumed(self, stream: int, size: int) -> None:  # noqa: ARG002 - the engine's interface names the stream
@@ -328,7 +329,7 @@ class Http1:
         self._draining = True
         self._plain = False
         if self._writing is W_NOTHING and self._partial is None and self._requests and self.ending is OPEN:
-            self._stop(CLOSE)
+            self._stop(LINGER)  # the next request may be on its way: a reset would destroy the last answer
 
     def wants_continue(self, stream: int) -> None:
         """Answer a waiting `Expect: 100-continue`, now that the application reads (RFC 9110 §10.1.1)."""
@@ -504,7 +505,7 @@ class Http1:
             self._reading = R_HEAD
             self._writing = W_NOTHING
         else:
-            self._stop(LINGER if self._held else CLOSE)
+            self._stop(LINGER if self._held or self._draining else CLOSE)  # while draining, more may come than was read
 
     def output(self) -> bytes:
         """Hand out what is to be sent, once."""

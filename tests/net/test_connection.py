@@ -383,7 +383,7 @@ async def test_half_closed_in_the_middle_of_a_request_is_a_disconnect() -> None:
     talk.connection.readConnectionLost()
     await turns()
     assert [message["type"] for message in listener.messages] == ["http.request", "http.disconnect"]
-    assert talk.calls == ["abortConnection"]
+    assert talk.calls == ["loseConnection"]
 
 
 @in_loop
@@ -392,7 +392,7 @@ async def test_half_closed_for_long_is_told_and_watched() -> None:
     talk = Talk(held)
     await talk.receive(GET)
     talk.connection.readConnectionLost()
-    talk.connection.half_closed_for_long()
+    assert talk.connection.half_closed_for_long(1.0)
     assert talk.server.departures.exchanges() == [talk.connection.exchange]
     held.go.set()
     await turns()
@@ -465,11 +465,11 @@ async def test_drain_ends_an_idle_connection_and_lets_a_busy_one_finish() -> Non
     await busy.receive(GET)
     idle.connection.drain()
     busy.connection.drain()
-    assert (idle.calls, busy.calls) == (["loseConnection"], [])
+    assert (idle.calls, busy.calls) == (["loseWriteConnection"], [])
     held.go.set()
     await turns()
     assert b"connection: close" in busy.wire.value()
-    assert busy.calls == ["loseConnection"]
+    assert busy.calls == ["loseWriteConnection"]
 
 
 @in_loop

@@ -105,13 +105,22 @@ def test_late_tick_judges_nobody_and_the_next_one_does(wheel: Deadlines, clocks:
     assert len(item.expired_at) == 1
 
 
-def test_late_tick_is_no_tick_for_who_listens_to_ticks(wheel: Deadlines, clocks: Clocks) -> None:
+def test_late_tick_is_a_tick_for_who_listens_to_ticks(wheel: Deadlines, clocks: Clocks) -> None:
     ticks: list[float] = []
     wheel.every_tick(ticks.append)
     turn(wheel, clocks)
     turn(wheel, clocks, seconds=30)
     turn(wheel, clocks)
-    assert ticks == [1_000.25, 1_030.5]
+    assert ticks == [1_000.25, 1_030.25, 1_030.5]
+
+
+def test_only_the_first_of_several_late_ticks_judges_nobody(wheel: Deadlines, clocks: Clocks) -> None:
+    item = Item(1_000.1)
+    wheel.add(item)
+    turn(wheel, clocks, seconds=2)
+    assert item.expired_at == []
+    turn(wheel, clocks, seconds=2)
+    assert len(item.expired_at) == 1
 
 
 def test_date_is_told_at_once_and_when_the_second_changes(wheel: Deadlines, clocks: Clocks) -> None:

@@ -30,6 +30,9 @@ class Wire:
     def wake_on_loss(self, future: "asyncio.Future[None]") -> None:
         self.waiters.append(future)
 
+    def forget(self, future: "asyncio.Future[None]") -> None:
+        self.waiters.remove(future)
+
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:

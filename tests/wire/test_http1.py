@@ -672,7 +672,7 @@ def test_drain_closes_what_is_idle() -> None:
     http = after(GET)
     respond(http, b"a")
     http.drain()
-    assert http.ending is Ending.CLOSE
+    assert http.ending is Ending.LINGER
 
 
 @pytest.mark.parametrize("headers", [(), ((b"content-length", b"1"),)])
@@ -698,7 +698,7 @@ def test_drain_in_the_middle_of_a_head_answers_that_request() -> None:
     http.drain()
     assert len(http.receive(GET[9:])) == 1
     assert b"connection: close\r\n" in respond(http, b"a")
-    assert http.ending is Ending.CLOSE
+    assert http.ending is Ending.LINGER
 
 
 def test_drain_while_a_body_is_discarded() -> None:
@@ -706,7 +706,7 @@ def test_drain_while_a_body_is_discarded() -> None:
     respond(http, b"a")
     http.drain()
     assert http.receive(b"llo") == []
-    assert http.ending is Ending.CLOSE
+    assert http.ending is Ending.LINGER
 
 
 def test_drain_after_the_end_changes_nothing() -> None:
@@ -744,11 +744,12 @@ def test_a12_end_of_input_in_the_middle_of_a_body(data: bytes, started: bool) ->
         http.start(0, 200, [])
         http.write(0, b"a", True)
     assert [type(event) for event in http.end_of_input()] == [Aborted]
-    assert http.ending is Ending.RESET
+    ending = Ending.RESET if started else Ending.CLOSE  # a reset would destroy earlier answers that are on their way
+    assert http.ending is ending
     http.output()
     assert http.end_of_input() == []
     http.reject(500, "the application raised")
-    assert (http.output(), http.ending) == (b"", Ending.RESET)
+    assert (http.output(), http.ending) == (b"", ending)
 
 
 @pytest.mark.parametrize("headers", [(), ((b"content-length", b"1"),)])
@@ -768,8 +769,8 @@ def test_rfc9112_8_end_of_input_behind_a_pipeline(headers: tuple[tuple[bytes, by
     [
         pytest.param(NEXT[:-1], [], Ending.CLOSE, id="part of a head"),
         pytest.param(b"\r\n", [], Ending.CLOSE, id="an empty line"),
-        pytest.param(post(b"he", length=5), [Request, Body, Aborted], Ending.RESET, id="part of a body"),
-        pytest.param(chunked(b""), [Request, Aborted], Ending.RESET, id="no body"),
+        pytest.param(post(b"he", length=5), [Request, Body, Aborted], Ending.CLOSE, id="part of a body"),
+        pytest.param(chunked(b""), [Request, Aborted], Ending.CLOSE, id="no body"),
         pytest.param(b"\x00", [Rejected], Ending.LINGER, id="garbage"),
     ],
 )
