@@ -90,7 +90,8 @@ class Pace:
         """Wait for the next request."""
         self.phase = REQUEST
         due = self._phase_due = now + self._keep_alive
-        self.deadline = min(self._look_at, due)
+        look_at = self._look_at
+        self.deadline = due if due < look_at else look_at  # noqa: FURB136 - half the cost of min(), for every request
 
     def enter(self, phase: Awaiting, now: float) -> None:
         """Wait for something else; staying in a phase changes nothing."""

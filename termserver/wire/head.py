@@ -6,8 +6,9 @@ HTTP/2.0, RTSP, `GET  /`, a `#` in the target), so that line is held to its gram
 
 Clients repeat themselves: on one connection after another the field lines of a head are the same bytes while only the target
 changes. A block of field lines that llhttp and the rules below accepted once, for a request without a body, means the same the
-next time, byte for byte; so a bounded table remembers the outcome (`_Known`), as HPACK does for HTTP/2. Nothing is parsed by
-other rules than the first time. benchmarks/micro/head.py guards it.
+next time, byte for byte; so a bounded table remembers the outcome (`_Known`), as HPACK does for HTTP/2, and another one whole
+heads that came again and again (pollers, health checks). Nothing is parsed by other rules than the first time.
+benchmarks/micro/head.py guards it.
 
 Rejected: a regular expression for the whole head (slower than llhttp, and quadratic when blanks can match twice); one parser
 object a connection (2 KB each, and state that outlives a request).
@@ -22,7 +23,9 @@ from termserver.wire.fieldblock import FieldBlock, RefusedError, Underscores
 from termserver.wire.fields import is_host, is_token
 
 _KNOWN_BLOCKS: Final = 512  # blocks remembered per worker,
-_SEEN_BLOCKS: Final = 4_096
+_SAME_HEADS: Final = 512  # whole heads remembered per worker,
+_SAME_HEAD_SIZE: Final = 2_560  # none longer than this
+_SEEN: Final = 4_096
 _KNOWN_BLOCK_SIZE: Final = 2_048  # none longer than this: 1 MiB of blocks at the most
 
 # RFC 9110 §9.3 and the registered methods that llhttp knows. Each has to be upper case: methods are case-sensitive.
@@ -68,6 +71,7 @@ METHODS: Final = {
 _METHOD_SIZE: Final = 32
 _UNLIMITED: Final = 1 << 62
 _SLASH: Final = 0x2F
+_VERSIONS: Final = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 
 # RFC 3986: visible ASCII. Browsers leave | ^ ` { } and the like unencoded, so those pass; # begins a fragment, which is never sent.
@@ -101,7 +105,7 @@ _FINAL: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trail
 class HeadParser:
     """Turns whole heads into `Head`s. One a worker."""
 
-    __slots__ = ("_allowed_hosts", "_known_10", "_known_11", "_limits", "_safe_size", "_seen", "block")
+    __slots__ = ("_allowed_hosts", "_known_10", "_known_11", "_limits", "_safe_size", "_same", "_seen", "block")
 
     def __init__(
         self, limits: HttpLimits, *, underscores: Underscores = Underscores.DROP, allowed_hosts: frozenset[bytes] = frozenset()
@@ -112,45 +116,57 @@ class HeadParser:
         self.block = FieldBlock(underscores)  # trailer sections are read through it too
         self._known_10: dict[bytes, _Known] = {}
         self._known_11: dict[bytes, _Known] = {}
-        self._seen: set[int] = set()  # hashes of blocks that came once
+        self._same: dict[bytes, tuple[str, bytes, bytes, bytes, str, _Known]] = {}  # whole heads, in origin-form
+        self._seen: set[int] = set()  # hashes of heads and blocks that came once
         # A head no longer than the smallest limit breaks none of them.
         self._safe_size = min(size or _UNLIMITED for size in (limits.request_line, limits.field, limits.header_bytes))
 
     def parse(self, head: bytes) -> tuple[Request, Framing]:
         """Parse one head, from the first byte of its request line to the blank line. Raises `RefusedError`."""
+        same = self._same.get(head)
+        if same is not None:
+            method, target, path, query, version, known = same
+            return Request(0, method, target, path, query, known.headers.copy(), version, True, None), known.framing
         line_end = head.index(b"\r\n")
         block = head[line_end:]
-        parts = head[:line_end].split(b" ")
-        if len(head) > self._safe_size:
-            self._check_sizes(parts, head[:line_end], block)
-        if len(parts) != 3:  # noqa: PLR2004 - RFC 9112 §3: method SP request-target SP HTTP-version
-            self._check_request_line(parts)  # the method first, as for a head in pieces: both are refused alike
-            raise RefusedError(400, "malformed request line")
-        method_token, target, version_token = parts
-        if version_token == b"HTTP/1.1":
-            version, known_blocks = "1.1", self._known_11
-        elif version_token == b"HTTP/1.0":
-            version, known_blocks = "1.0", self._known_10
-        else:
-            self._check_request_line(parts)
-            raise _version_refusal(version_token)
-        method = METHODS.get(method_token)
-        if method is None:
-            raise _method_refusal(method_token, target)
-        if not target or target.translate(None, _TARGET_BYTES):
-            raise RefusedError(400, "request target is empty or has a byte that no URI has")
-        known = known_blocks.get(block) or self._learn(head, version, block, known_blocks)
+        method, target, version = self._parse_line(head, head[:line_end], block)
+        known_blocks = self._known_11 if version == "1.1" else self._known_10
+        before = known_blocks.get(block)
+        known = before or self._learn(head, version, block, known_blocks)
         headers = known.headers.copy()
         if target[0] == _SLASH:
             path, _, query = target.partition(b"?")
             if known.host is None and self._allowed_hosts:
                 raise RefusedError(400, "no Host field, where only some hosts are allowed")
+            if before is not None and len(head) <= _SAME_HEAD_SIZE and self._came_before(head):
+                if len(self._same) >= _SAME_HEADS:
+                    self._same.clear()
+                self._same[head] = (method, target, path, query, version, known)
         else:
             path, query = self._resolve(method, target, known.host, headers)
         framing = known.framing
         if known.upgrade is None:
             return Request(0, method, target, path, query, headers, version, not framing.length, None), framing
         return Request(0, method, target, path, query, headers, version, True, known.upgrade), framing
+
+    def _parse_line(self, head: bytes, line: bytes, block: bytes) -> tuple[str, bytes, str]:
+        """Give method, target and version (RFC 9112 §3)."""
+        parts = line.split(b" ")
+        if len(head) > self._safe_size:
+            self._check_sizes(parts, line, block)
+        if len(parts) != 3:  # noqa: PLR2004 - method SP request-target SP HTTP-version
+            self._check_request_line(parts)  # the method first, as for a head in pieces: both are refused alike
+            raise RefusedError(400, "malformed request line")
+        method_token, target, version = parts
+        if version not in _VERSIONS:
+            self._check_request_line(parts)
+            raise _version_refusal(version)
+        method = METHODS.get(method_token)
+        if method is None:
+            raise _method_refusal(method_token, target)
+        if not target or target.translate(None, _TARGET_BYTES):
+            raise RefusedError(400, "request target is empty or has a byte that no URI has")
+        return method, target, _VERSIONS[version]
 
     def _learn(self, head: bytes, version: str, block: bytes, known_blocks: dict[bytes, _Known]) -> _Known:
         """Parse the field lines; remember the outcome if it may serve again."""
@@ -178,15 +194,21 @@ class HeadParser:
 
     def _remember(self, block: bytes, known: _Known, known_blocks: dict[bytes, _Known]) -> None:
         """Keep the outcome of a block that came before: what comes once only is not worth the memory."""
-        mark = hash(block)
-        if mark not in self._seen:
-            if len(self._seen) >= _SEEN_BLOCKS:
-                self._seen.clear()
-            self._seen.add(mark)
+        if not self._came_before(block):
             return
         if len(known_blocks) >= _KNOWN_BLOCKS:
             known_blocks.clear()
         known_blocks[block] = known
+
+    def _came_before(self, data: bytes) -> bool:
+        """Whether the same bytes were asked for before, as far as that is remembered."""
+        mark = hash(data)
+        if mark in self._seen:
+            return True
+        if len(self._seen) >= _SEEN:
+            self._seen.clear()
+        self._seen.add(mark)
+        return False
 
     def _check_host(self, host: bytes | None, version: str) -> None:
         if host is None:

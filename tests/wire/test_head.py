@@ -575,7 +575,7 @@ def test_the_table_of_known_blocks_is_bounded(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_table_of_marks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("termserver.wire.head._SEEN_BLOCKS", 4)
+    monkeypatch.setattr("termserver.wire.head._SEEN", 4)
     parser = HeadParser(Limits())
     for n in range(20):
         parser.parse(request(b"X: %d\r\n" % n))
@@ -611,3 +611,19 @@ def test_0_turns_a_limit_off(make: Callable[[], object]) -> None:
     head = request(b"X: " + b"y" * 40_000 + b"\r\n", line=b"GET /" + b"a" * 10_000 + b" HTTP/1.1")
     outcome = Driver(make(), say).feed(*[head[i : i + 1_000] for i in range(0, len(head), 1_000)])  # type: ignore[arg-type]
     assert (outcome.status is None) is (make is not engine)
+
+
+def test_a_head_that_came_again_and_again_means_the_same_within_bounds() -> None:
+    heads = HeadParser(Limits())
+    first = [HeadParser(Limits()).parse(request(line=b"GET /a?b HTTP/1.1"))[0] for _ in range(5)]
+    again = [heads.parse(request(line=b"GET /a?b HTTP/1.1"))[0] for _ in range(5)]
+    assert again == first
+    again[3].headers.append((b"x", b"y"))  # what one application does to its headers is not another's
+    assert heads.parse(request(line=b"GET /a?b HTTP/1.1"))[0] == first[0]
+    for number in range(2_000):
+        for _ in range(3):
+            assert heads.parse(request(line=b"GET /%d HTTP/1.1" % number))[0].path == b"/%d" % number
+    assert len(heads._same) <= 512
+    for _ in range(4):  # not in origin-form: resolved anew
+        assert heads.parse(request(line=b"OPTIONS * HTTP/1.1"))[0].path == b"*"
+        assert heads.parse(request(line=b"GET http://a/c HTTP/1.1"))[0].path == b"/c"
