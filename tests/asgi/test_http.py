@@ -502,6 +502,8 @@ def test_the_interpreters_own_exceptions_pass(error: type[BaseException], log: L
     talk = Talk()
     with pytest.raises(error):
         talk.exchange.run(app, {}).send(None)
+    assert not talk.exchange.running  # a stop must not wait for it
+    assert talk.exchange.done
     assert log.quiet
 
 

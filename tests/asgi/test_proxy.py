@@ -254,3 +254,7 @@ def test_law_no_field_raises_and_what_comes_out_is_an_address(fields: list[tuple
     assert set(host) <= set("0123456789abcdef:.")
     assert 0 <= port <= 65_535
     assert scope["scheme"] in {"http", "https"}
+
+
+def test_f1_only_so_many_addresses_are_looked_at_from_the_right() -> None:
+    assert applied(*xff("nonsense, " * 1_000 + "10.0.0.1, " * 31 + "192.0.2.7"))["client"] == ("192.0.2.7", 0)

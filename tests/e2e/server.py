@@ -162,6 +162,14 @@ class Server:
         assert answer.responses, f"{path}: {answer}\n{self.log}"
         return json.loads(answer.responses[0].body)
 
+    def settled(self) -> int:
+        """Wait until the application gets no more rid of; give how many bytes that was."""
+        last = -1
+        while (now := self.ask("/facts")["produced"]) != last:
+            last = now
+            select.select([], [], [], 0.3)
+        return last
+
     def seen(self) -> list[str]:
         """Give the requests that reached the application since the last time."""
         found: list[str] = self.ask("/seen")

@@ -23,21 +23,12 @@ def peak(server: Server) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1_024
 
 
-def settled(server: Server) -> int:
-    """Wait until the application gets no more rid of; give how much that was."""
-    last = -1
-    while (now := server.ask("/facts")["produced"]) != last:
-        last = now
-        time.sleep(0.3)
-    return last
-
-
 def test_fifty_readers_that_do_not_read_a_hundred_megabytes_each(server: Server) -> None:
     before = server.ask("/facts")["resident"]
     readers = [server.connect(receive_buffer=4_096) for _ in range(50)]
     for reader in readers:
         reader.get("/flood?size=100000000")
-    produced = settled(server)
+    produced = server.settled()
     after = server.ask("/facts")["resident"]
     assert produced < 50 * 8 * MIB  # the kernel's buffers and ours, not 5 GB
     assert after - before < 50 * (64 * 1_024 + 200_000)

@@ -17,7 +17,7 @@ def test_f1_a_client_that_resets_is_no_unix_socket(tmp_path: Path) -> None:
         assert server.get("/echo").status == 200
         assert server.stop() == 0
     lines = log.read_text().splitlines()
-    assert len(lines) > 1
+    assert lines  # how many of the reset requests were read at all is a matter of timing
     assert all(line.startswith("127.0.0.1:") for line in lines), lines
 
 
@@ -48,3 +48,17 @@ def test_f3_no_host_where_only_some_are_allowed() -> None:
     with Server("apps:app", "--allowed-hosts", "a") as server, server.connect() as client:
         client.send(b"GET /echo HTTP/1.0\r\n\r\n")
         assert client.response().status == 400
+
+
+def test_a19_calls_that_go_on_after_their_response_hold_up_the_next_request() -> None:
+    with Server("apps:app", "--no-access-log") as server, server.connect() as client:
+        client.send(b"GET /afterwards HTTP/1.1\r\nHost: a\r\n\r\n" * 30)
+        server.wait_event("working on", 9)  # eight that go on, and the last one begun
+        for _ in range(9):
+            assert client.response().body == b"done"
+        assert not client.ended(0.3)
+        assert server.ask("/events").count("working on") == 9
+        for answers in (9, 9, 3):
+            server.get("/release")  # it lets go who waits now; the next ones wait for the next
+            for _ in range(answers):
+                assert client.response().body == b"done"
