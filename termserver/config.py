@@ -27,11 +27,15 @@ LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 ACCESS_FORMATS = ("common", "combined", "json", "daphne")
 LIFESPANS = ("auto", "on", "off")
 UNDERSCORES = ("drop", "reject", "allow")
+STOP_CODES = (1001, 1012)
 
 # Fields of Limits and Timeouts that protect from nothing: 0 is a value like any other, or refused.
 NO_PROTECTION = ("backlog", "body_rate_grace")
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?")
+_ORIGIN = re.compile(
+    r"null|[A-Za-z][A-Za-z0-9+.-]*://(?:\.?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"  # RFC 6454 §6.1
+)
 _ALLOWED_HOST = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _FIELD_VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")  # RFC 9110 §5.5, without obs-text
@@ -150,7 +154,7 @@ def _is_ipv6(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes and counts (spec rows L1 to L17, L34, L42, L44). 0 = off."""
+    """Sizes and counts (spec rows L1 to L17, L25, L34, L36 to L38, L41, L42, L44). 0 = off."""
 
     request_line: int = 8_192
     field: int = 8_192
@@ -166,6 +170,12 @@ class Limits:
     requests_per_connection: int = 0
     discarded_body: int = 1_000_000
     response_buffer: int = 65_536
+    websocket_message: int = 1_048_576
+    websocket_frame: int = 1_048_576
+    websocket_fragments: int = 1_024
+    websocket_queue: int = 16
+    websocket_pings: int = 300  # a minute
+    websocket_deflate_ratio: int = 25  # of a message's size to its compressed size, over 64 KiB
     connections: int | None = None  # None: as many as the process may have open files, less a reserve (row L42)
     concurrency: int = 0  # application calls running at once; over it 503
     backlog: int = 2_048  # at least 1
@@ -173,7 +183,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds, all on the monotonic clock (spec rows L12 to L18, L35, L45 to L49). 0 = off."""
+    """Seconds, all on the monotonic clock (spec rows L12 to L18, L35, L39, L40, L45 to L49, L53). 0 = off."""
 
     header_read: float = 10.0
     body_idle: float = 60.0
@@ -192,6 +202,11 @@ class Timeouts:
     application_cancel: float = 5.0
     application: float = 0.0
     startup: float = 60.0
+    websocket_accept: float = 20.0
+    websocket_ping_interval: float = 20.0
+    websocket_ping_timeout: float = 30.0
+    websocket_close: float = 10.0
+    websocket_age: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +259,8 @@ class Config:
     """Everything a server was told.
 
     `allowed_hosts` are host names without port; `.example.com` stands for the domain and all below it; empty allows any.
+    `allowed_origins` are origins that may open WebSockets (`https://example.com`, `https://.example.com` with all below it); empty allows any.
+    `websocket_stop_code` is the close code of WebSockets when the server stops: 1001 (going away) or 1012 (service restart).
     `server_name` "" sends no Server field. `verbosity` is daphne's `-v`; what follows from it (level, access log) is already in
     `logging` when the options made this object.
     """
@@ -258,6 +275,9 @@ class Config:
     date_header: bool = True
     underscore_headers: str = "drop"
     allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    websocket_deflate: bool = True
+    websocket_stop_code: int = 1001
     verbosity: int = 1
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -326,6 +346,11 @@ class Config:
         for name, value in (("address_header", self.proxy.address_header), ("port_header", self.proxy.port_header)):
             if not _TOKEN.fullmatch(value):
                 yield Problem(f"proxy.{name}", "the name of a header", value)
+        if self.websocket_stop_code not in STOP_CODES:
+            yield Problem("websocket_stop_code", f"{STOP_CODES[0]} or {STOP_CODES[1]}", self.websocket_stop_code)
+        for origin in self.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                yield Problem("allowed_origins", "origins, as in https://example.com (https://.example.com for a whole domain)", origin)
         for host in self.allowed_hosts:
             if not _ALLOWED_HOST.fullmatch(host):
                 yield Problem("allowed_hosts", "host names without port (.example.com for a whole domain)", host)

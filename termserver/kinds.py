@@ -58,6 +58,10 @@ def _finite(value: float) -> float:
     return float(value)
 
 
+def _never_below_zero(value: float) -> float:
+    return max(_finite(value), 0.0)
+
+
 def _port(value: int) -> int:
     if not 0 <= value <= LAST_PORT:
         raise ValueError(value)
@@ -115,6 +119,7 @@ INTEGER = Kind("a whole number", (int,), int)
 PORT = Kind(f"a port from 0 to {LAST_PORT}", (int,), int, _port)
 DESCRIPTOR = Kind("the number of an open descriptor, 0 or more", (int,), int, _descriptor)
 SECONDS = Kind("a number of seconds", (int, float), float, _finite)
+SECONDS_OR_NEVER = Kind("a number of seconds", (int, float), float, _never_below_zero)  # daphne's way to turn a limit off
 SWITCH = Kind("true or false", (bool,), _switch)
 ITEMS = Kind("a list of strings", (list, tuple, str), check=_items)
 BINDS = Kind("a list of addresses", (list, tuple, str), _split, _bind_texts)

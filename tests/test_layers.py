@@ -29,14 +29,14 @@ INSIDE = {
     "sources": {"config", "errors", "kinds", "options"},
     "cli": {"__init__", "asgi.app", "config", "errors", "kinds", "net.runner", "net.server", "observe", "options", "sources"},
     "wire": {"wire", "errors"},
-    "asgi": {"asgi", "wire.events", "errors"},
+    "asgi": {"asgi", "wire.events", "wire.handshake", "errors"},
     "observe": {"observe", "config", "errors"},
     "net": {"net", "asgi", "wire", "observe", "config", "errors", "sockets"},
 }
 OUTSIDE = {
     "errors": set(),
     "config": STANDARD | {"hyperlink"},
-    "wire": PURE | {"httptools"},
+    "wire": PURE | {"httptools", "autobahn"},
     "asgi": STANDARD | {"asgiref"},
     "net": STANDARD | {"twisted", "zope", "uvloop"},
 }

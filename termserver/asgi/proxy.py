@@ -11,7 +11,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from termserver.asgi.scope import Scope
+from termserver.asgi.scope import SOCKET_SCHEMES, Scope
 from termserver.wire.events import Fields
 
 _SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
@@ -53,7 +53,7 @@ class TrustedProxies:
             self._apply_x_forwarded(scope, headers)
         proto = _joined(headers, b"x-forwarded-proto").rpartition(b",")[2].strip().lower()
         if proto in _SCHEMES and self._address_header != b"forwarded":
-            scope["scheme"] = _SCHEMES[proto]
+            _set_scheme(scope, _SCHEMES[proto])
 
     def _apply_x_forwarded(self, scope: Scope, headers: Fields) -> None:
         parts = _joined(headers, self._address_header).rsplit(b",", _MOST_NODES)[-_MOST_NODES:]
@@ -78,7 +78,7 @@ class TrustedProxies:
             scope["client"] = (str(address), port)
         scheme = _SCHEMES.get(elements[-1].get(b"proto", b"").lower())
         if scheme is not None:
-            scope["scheme"] = scheme
+            _set_scheme(scope, scheme)
 
     def _right_most(self, nodes: list[tuple[Address, int] | None]) -> tuple[Address, int] | None:
         """Choose the last address that is not trusted; the first one where all are. None if one of them is no address."""
@@ -104,6 +104,10 @@ class TrustedProxies:
         if mapped is not None:
             address = mapped
         return any(address in network for network in self._networks)
+
+
+def _set_scheme(scope: Scope, scheme: str) -> None:
+    scope["scheme"] = SOCKET_SCHEMES[scheme] if scope["type"] == "websocket" else scheme
 
 
 def _has(headers: Fields, name: bytes) -> bool:

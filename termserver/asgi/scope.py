@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 from termserver.wire.events import Request
 
 Scope = dict[str, Any]  # the ASGI type: values of every kind, by agreement
+SOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 ASGI_VERSION: Final = {"version": "3.0", "spec_version": "2.5"}
 
 
@@ -45,6 +46,18 @@ def http_scope(base: Scope, request: Request, extensions: dict[str, dict[str, ob
     scope["headers"] = request.headers
     scope["extensions"] = extensions.copy()
     scope["state"] = state.copy()
+    return scope
+
+
+def websocket_scope(
+    base: Scope, request: Request, subprotocols: list[str], extensions: dict[str, dict[str, object]], state: dict[str, Any]
+) -> Scope:
+    """Give the scope of a WebSocket (ASGI www, WebSocket Connection Scope)."""
+    scope = http_scope(base, request, extensions, state)
+    del scope["method"]
+    scope["type"] = "websocket"
+    scope["scheme"] = SOCKET_SCHEMES[base["scheme"]]
+    scope["subprotocols"] = subprotocols.copy()
     return scope
 
 

@@ -21,12 +21,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from termserver.asgi.http import HttpExchange
-from termserver.asgi.scope import Scope, http_scope
+from termserver.asgi.scope import Scope, http_scope, websocket_scope
+from termserver.asgi.websocket import WebSocketExchange
+from termserver.net.departures import Exchange
 from termserver.net.eager import start_task
+from termserver.net.endings import Waiters, cut_when_taken, release_producer, shut_writing, unacknowledged
 from termserver.net.endpoints import LoopTransport
 from termserver.net.pace import Pace
 from termserver.net.sendfile import send_file
-from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, HttpEngine, Rejected, Request
+from termserver.net.websocket import SocketConnection
+from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpEngine, Rejected, Request
+from termserver.wire.handshake import HandshakeRefused
 
 if TYPE_CHECKING:
     from termserver.net.server import Server
@@ -34,12 +39,10 @@ if TYPE_CHECKING:
 monotonic = time.monotonic
 logger = logging.getLogger("termserver")
 
-OPEN, CLOSE, LINGER, RESET = Ending
+OPEN, CLOSE, LINGER, RESET, _ = Ending
 A_REQUEST: Final = Awaiting.REQUEST
 A_APPLICATION: Final = Awaiting.APPLICATION
 _MOST_LEFTOVERS: Final = 8  # calls of one connection that go on after their response; with more, its next request waits
-_CUT_INTERVAL: Final = 0.02  # seconds between two looks whether the client has taken what was sent,
-_CUT_LOOKS: Final = 50  # and how many there are before it is cut all the same
 _HEAD_SIZE: Final = 256  # bytes of a response's head, more or less
 _TURN_SIZE: Final = 65_536  # bytes of responses to pipelined requests that leave in one write
 
@@ -51,7 +54,6 @@ class Connection:
     __slots__ = (
         "_application_timed",
         "_base",
-        "_drainers",
         "_ended",
         "_engine",
         "_exchange",
@@ -62,7 +64,9 @@ class Connection:
         "_pace",
         "_paused",
         "_server",
+        "_successor",
         "_unsent",
+        "_waiters",
         "_written",
         "sends_files",
         "transport",
@@ -75,9 +79,10 @@ class Connection:
         """Wait for `makeConnection`."""
         self._server = server
         self._engine = engine
-        self._exchange: HttpExchange | None = None
+        self._exchange: Exchange | None = None
         self._base: Scope | None = None
-        self._drainers: list[asyncio.Future[None]] = []
+        self._successor: SocketConnection | None = None  # on a transport of Twisted's, which goes on calling us
+        self._waiters = Waiters()
         self._ended = OPEN
         self._in_turn = self._input_over = self._paused = False
         self._written = self._unsent = self._leftovers = 0
@@ -105,7 +110,10 @@ class Connection:
     def dataReceived(self, data: bytes) -> None:
         """Take bytes of the client: one turn."""
         if self._ended is not OPEN:
-            self._pace.received(len(data), monotonic())
+            if self._successor is not None:
+                self._successor.dataReceived(data)
+            else:
+                self._pace.received(len(data), monotonic())
             return
         engine = self._engine
         self._in_turn = True
@@ -128,27 +136,35 @@ class Connection:
     def readConnectionLost(self) -> None:
         """The client shut its sending side. It may still be waiting for the answer to a whole request."""
         self._input_over = True
-        if self._ended is not OPEN:
+        if self._successor is not None:
+            self._successor.readConnectionLost()
+            return
+        exchange = self._exchange
+        if self._ended is not OPEN or (type(exchange) is WebSocketExchange and not exchange.begun):  # half a connection is no socket
             self._close()
             return
         for event in self._engine.end_of_input():
             self._take(event)
-        if self._exchange is not None and not self._exchange.done:
+        if exchange is not None and not exchange.done:
             self._pace.half_closed(monotonic())
         self._settle()
 
     def writeConnectionLost(self) -> None:
         """Our side is shut, as was asked for."""
 
-    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 - Twisted's signature
+    def connectionLost(self, reason: Failure) -> None:
         """The connection is gone."""
+        if self._successor is not None:
+            self._successor.connectionLost(reason)
+            return
         self._ended = RESET
         self.writable = True
-        self._wake_drainers()
+        self._waiters.wake()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
+            answered = exchange.done
             exchange.lost()
-            if not exchange.done:
+            if not answered:
                 self._record(exchange)
             if exchange.running:
                 self._server.left_behind(exchange)
@@ -163,11 +179,11 @@ class Connection:
         """It does again."""
         self.writable = True
         self._pace.write_free()
-        self._wake_drainers()
+        self._waiters.wake()
         if self._ended is not OPEN:
-            self._release_producer()
+            release_producer(self.transport)
             if self._ended is LINGER:
-                self._shut_writing()
+                shut_writing(self.transport)
         elif self._paused or self._engine.has_input:
             self._server.loop.call_soon(self._go_on, context=self._server.context)
 
@@ -184,7 +200,7 @@ class Connection:
         elif kind is Body:
             self._pace.received(len(event.data), monotonic())  # type: ignore[union-attr]
             if self._exchange is not None:
-                self._exchange.feed(event.data, ended=event.ended)  # type: ignore[union-attr]
+                self._exchange.feed(event.data, ended=event.ended)  # type: ignore[union-attr, call-arg, arg-type]
         elif kind is Rejected:
             self._rejected(event)  # type: ignore[arg-type]
         elif self._exchange is not None:
@@ -200,25 +216,66 @@ class Connection:
         if limit and server.running >= limit:
             self._rejected(self._engine.reject(503, "too many requests at once"))
             return
-        leftover = self._exchange
+        if request.upgrade is not None:
+            self._begin_socket(request)
+            return
+        exchange = HttpExchange(self._engine, self, request)
+        self._take_up(exchange)
+        scope = http_scope(self._base or self._base_scope(), request, server.extensions, server.state)
+        if server.proxies is not None:
+            server.proxies.apply(scope)
+        server.running += 1
+        exchange.task = start_task(exchange.run(server.app, scope), server.loop, server.context.copy())
+
+    def _begin_socket(self, request: Request) -> None:
+        """Hand a WebSocket to the application, unless the server refuses it."""
+        server = self._server
+        try:
+            exchange = server.open_socket(self._engine, self, request)
+        except HandshakeRefused as refused:
+            self._rejected(self._engine.reject(refused.status, refused.reason, refused.headers))
+            return
+        self._take_up(exchange)
+        base = self._base_scope()
+        scope = websocket_scope(base, request, exchange.opening.subprotocols, server.socket_extensions, server.state)
+        if server.proxies is not None:
+            server.proxies.apply(scope)
+        server.running += 1
+        server.log_step("CONNECTING", exchange, base)
+        exchange.task = start_task(exchange.run(server.app, scope), server.loop, server.context.copy())
+
+    def _take_up(self, exchange: Exchange) -> None:
+        """Make this the running exchange."""
+        server, leftover = self._server, self._exchange
         if leftover is not None and leftover.running:  # its response is complete, its application still works
             server.left_working(leftover)
             self._leftovers += 1
+        self._exchange = exchange
         self._pace.phase = A_REQUEST  # whatever comes after this request is waited for anew
-        exchange = self._exchange = HttpExchange(self._engine, self, request)
-        base = self._base
-        if base is None:
-            base = self._base = server.base_scope(self.transport)
-        scope = http_scope(base, request, server.extensions, server.state)
-        if server.proxies is not None:
-            server.proxies.apply(scope)
         if server.times_requests:
             exchange.started = monotonic()
             age = server.config.timeouts.connection_age
             if age and exchange.started - self._opened > age:
                 self._engine.drain()
-        server.running += 1
-        exchange.task = start_task(exchange.run(server.app, scope), server.loop, server.context.copy())
+
+    def _base_scope(self) -> Scope:
+        if self._base is None:
+            self._base = self._server.base_scope(self.transport)
+        return self._base
+
+    def upgrade(self, exchange: WebSocketExchange, headers: Fields) -> None:
+        """Answer 101 and hand the connection over (asgi.websocket.SocketOutlet)."""
+        rest = self._engine.upgrade(exchange.request.stream, headers)
+        self.flush()
+        self._ended, self._exchange = Ending.SWITCHED, None
+        if self._paused:
+            self._pause(on=False)
+        self._waiters.wake()
+        successor = SocketConnection(self._server, self.transport, exchange, self._base_scope(), writable=self.writable)
+        if not isinstance(self.transport, LoopTransport):
+            self._successor = successor
+        self._server.switched((self, self._pace), successor)
+        successor.begin(rest)
 
     def _settle(self) -> None:
         """End a turn: send what is to be sent, then close, wait, or go on reading."""
@@ -289,7 +346,7 @@ class Connection:
         if self._paused and self._engine.wants_data and self._ended is OPEN:
             self._pause(on=False)
 
-    def finished(self, exchange: HttpExchange) -> None:
+    def finished(self, exchange: Exchange) -> None:
         """A response is complete, or never will be."""
         if exchange is not self._exchange:
             return
@@ -302,7 +359,7 @@ class Connection:
         if not self._in_turn and self._engine.has_input:  # in a context of the server's: this one is the application's
             self._server.loop.call_soon(self._go_on, context=self._server.context)
 
-    def returned(self, exchange: HttpExchange) -> None:
+    def returned(self, exchange: Exchange) -> None:
         """An application's call is over."""
         if exchange is not self._exchange:
             self._leftovers -= 1
@@ -310,27 +367,12 @@ class Connection:
                 self._server.loop.call_soon(self._go_on, context=self._server.context)
         elif exchange.done:
             self._exchange = None  # an idle connection holds no request
-        server = self._server
-        server.running -= 1
-        if server.watches_calls:
-            server.returned(exchange)
+        self._server.call_ended(exchange)
 
     async def wait_writable(self) -> None:
         """Wait until the client has read enough, or is gone."""
         while not self.writable:
-            future = self._server.loop.create_future()
-            self._drainers.append(future)
-            try:
-                await future
-            finally:
-                if future in self._drainers:
-                    self._drainers.remove(future)
-
-    def _wake_drainers(self) -> None:
-        drainers, self._drainers = self._drainers, []
-        for future in drainers:
-            if not future.done():
-                future.set_result(None)
+            await self._waiters.wait(self._server.loop)
 
     async def send_file(self, descriptor: int, offset: int, count: int) -> int:
         """Put a part of a file on the wire without reading it here; answer how many bytes it had."""
@@ -347,12 +389,11 @@ class Connection:
 
     def wake_on_loss(self, future: "asyncio.Future[None]") -> None:
         """Set the future when the connection is lost, if not before."""
-        self._drainers.append(future)
+        self._waiters.add(future)
 
     def forget(self, future: "asyncio.Future[None]") -> None:
         """Leave the future alone."""
-        if future in self._drainers:
-            self._drainers.remove(future)
+        self._waiters.discard(future)
 
     @property
     def lost(self) -> bool:
@@ -375,41 +416,24 @@ class Connection:
             return
         self._ended = ending
         if ending is RESET:
-            self._cut_when_taken(_CUT_LOOKS)
+            cut_when_taken(self.transport, self._server.loop, self._server.context, self._cut)
         elif ending is LINGER and not self._input_over:
             # RFC 9112 §9.6: a close while the client still sends would be a reset that destroys the answer on its way
             if self._paused:
                 self._pause(on=False)
             self._pace.enter(Awaiting.DISCARD, monotonic())
-            self._release_producer()
-            self._shut_writing()
+            if self.writable:
+                release_producer(self.transport)
+            shut_writing(self.transport)
         else:
             self._close()
 
     def _close(self) -> None:
         self._ended = CLOSE
         self._pace.closing(monotonic())
-        self._release_producer()
+        if self.writable:
+            release_producer(self.transport)
         self.transport.loseConnection()
-
-    def _shut_writing(self) -> None:
-        """Shut our side. TLS is not half-closed: there the connection ends, its own close alert first."""
-        if ISSLTransport.providedBy(self.transport):
-            self.transport.loseConnection()
-        else:
-            self.transport.loseWriteConnection()
-
-    def _release_producer(self) -> None:
-        """Let a transport of Twisted's own close: it waits until it has no producer, and forgets what it waited for when it resumes one."""
-        if self.writable and not isinstance(self.transport, LoopTransport):
-            self.transport.unregisterProducer()
-
-    def _cut_when_taken(self, looks: int) -> None:
-        """Cut once the client has what was sent before, or does not take it: a reset destroys what is still on its way."""
-        if looks and isinstance(self.transport, LoopTransport) and self.transport.unacknowledged():
-            self._server.loop.call_later(_CUT_INTERVAL, self._cut_when_taken, looks - 1, context=self._server.context)
-        else:
-            self._cut()
 
     def _cut(self) -> None:
         self._ended = RESET
@@ -438,7 +462,7 @@ class Connection:
         self._cut()
 
     @property
-    def exchange(self) -> HttpExchange | None:
+    def exchange(self) -> Exchange | None:
         """The last exchange, if there is one."""
         return self._exchange
 
@@ -454,8 +478,7 @@ class Connection:
 
         What has only left this process is no measure: the system's buffer takes megabytes at once, and then for minutes nothing.
         """
-        transport = self.transport
-        return self._written - (transport.unacknowledged() if isinstance(transport, LoopTransport) else 0)
+        return self._written - unacknowledged(self.transport)
 
     def idle_for_too_long(self) -> None:
         """No request came: close without a word."""
@@ -476,6 +499,17 @@ class Connection:
             self._engine.reset(0)
         else:
             self._rejected(self._engine.reject(504, "the application took too long"))
+        exchange.lost()
+        if exchange.task is not None:
+            exchange.task.cancel()
+        self._settle()
+
+    def verdict_too_slow(self) -> None:
+        """Answer 503: the application neither accepts nor refuses a WebSocket; its call is cancelled (spec limits L40)."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        self._rejected(self._engine.reject(503, "the application gave no verdict on a WebSocket in time"))
         exchange.lost()
         if exchange.task is not None:
             exchange.task.cancel()
@@ -506,5 +540,5 @@ class Connection:
             self._server.left_behind(exchange)
         return True
 
-    def _record(self, exchange: HttpExchange) -> None:
+    def _record(self, exchange: Exchange) -> None:
         self._server.record(exchange, self._base)

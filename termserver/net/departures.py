@@ -14,10 +14,13 @@ import traceback
 from typing import Any
 
 from termserver.asgi.http import HttpExchange
+from termserver.asgi.websocket import WebSocketExchange
 from termserver.config import Timeouts
 from termserver.net.deadlines import Deadlines
 
 logger = logging.getLogger("termserver")
+
+Exchange = HttpExchange | WebSocketExchange
 
 
 class Departures:
@@ -27,17 +30,17 @@ class Departures:
         """Watch nobody yet."""
         self._deadlines = deadlines
         self._timeouts = timeouts
-        self._watched: dict[HttpExchange, _Departure] = {}
+        self._watched: dict[Exchange, _Departure] = {}
         self.stuck = 0  # calls that ignored their cancellation
 
-    def add(self, exchange: HttpExchange) -> None:
+    def add(self, exchange: Exchange) -> None:
         """Watch a call. Its client may leave in two steps: the first counts."""
         if exchange in self._watched:
             return
         departure = self._watched[exchange] = _Departure(self, exchange, self._timeouts, time.monotonic())
         self._deadlines.add(departure)
 
-    def discard(self, exchange: HttpExchange) -> None:
+    def discard(self, exchange: Exchange) -> None:
         """The call is over."""
         departure = self._watched.pop(exchange, None)
         if departure is not None:
@@ -51,7 +54,7 @@ class Departures:
         """Whether there are any."""
         return bool(self._watched)
 
-    def exchanges(self) -> list[HttpExchange]:
+    def exchanges(self) -> list[Exchange]:
         """Give the calls that still run."""
         return list(self._watched)
 
@@ -61,7 +64,7 @@ class _Departure:
 
     __slots__ = ("_cancelled", "_exchange", "_owner", "_since", "_timeouts", "deadline")
 
-    def __init__(self, owner: Departures, exchange: HttpExchange, timeouts: Timeouts, now: float) -> None:
+    def __init__(self, owner: Departures, exchange: Exchange, timeouts: Timeouts, now: float) -> None:
         self._owner = owner
         self._exchange = exchange
         self._timeouts = timeouts

@@ -85,11 +85,16 @@ class LoopTransport(asyncio.Protocol):
         if protocol is None:
             self.abortConnection()
             return
+        self._protocol = protocol  # it may be lost before it is made
+        protocol.makeConnection(self)
+        self.switch(protocol)
+
+    def switch(self, protocol: Any) -> None:
+        """Hand the connection to another Twisted protocol, as in `connection_made`."""
         self._protocol = protocol
         self._half_closeable = IHalfCloseableProtocol.providedBy(protocol)
-        protocol.makeConnection(self)
         self.data_received = protocol.dataReceived  # type: ignore[method-assign]
-        loop_transport.set_protocol(self)
+        self._loop_transport.set_protocol(self)
 
     def eof_received(self) -> bool:
         """Tell a protocol that knows half-closed connections; close for any other."""

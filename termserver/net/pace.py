@@ -14,7 +14,7 @@ _LOOK: Final = 1.0  # seconds between two looks at a rate
 _LAST_CHANCE: Final = 1.0  # seconds for the first request of a connection, once the server stops
 
 
-REQUEST, HEAD, BODY, APPLICATION, DISCARD = Awaiting
+REQUEST, HEAD, BODY, APPLICATION, VERDICT, DISCARD = Awaiting
 
 
 class Paced(Protocol):
@@ -32,6 +32,9 @@ class Paced(Protocol):
     def application_too_slow(self) -> None:
         """The response does not come along: 504, or a cut."""
 
+    def verdict_too_slow(self) -> None:
+        """The application neither accepts nor refuses a WebSocket: 503."""
+
     def peer_too_slow(self, reason: str) -> None:
         """The peer does not take what it is sent, or does not go away: end it at once."""
 
@@ -40,6 +43,30 @@ class Paced(Protocol):
 
     def half_closed_for_long(self, seconds: float) -> bool:
         """The peer shut its side that long ago and nothing shows that it still reads; answer whether that settles it."""
+
+
+class SlowReader:
+    """A peer that does not keep up with what it is sent: it may pause for a while, and has to take a little on the average (spec limits L35)."""
+
+    __slots__ = ("_bytes", "_since", "_window_bytes", "_window_since")
+
+    def __init__(self, progress: int, now: float) -> None:
+        """`progress`: bytes that it has taken so far."""
+        self._bytes = self._window_bytes = progress
+        self._since = self._window_since = now
+
+    def fault(self, progress: int, now: float, timeouts: Timeouts) -> str | None:
+        """Say what is wrong with it, if anything is."""
+        if progress > self._bytes:
+            self._bytes, self._since = progress, now
+        stall, rate = timeouts.write_stall, timeouts.write_rate
+        if stall and now - self._since >= stall:
+            return "the peer stopped reading"
+        if not (rate and stall) or now - self._window_since < stall:
+            return None
+        slow = progress - self._window_bytes < rate * (now - self._window_since)
+        self._window_since, self._window_bytes = now, progress
+        return "the peer reads too slowly" if slow else None
 
 
 class Pace:
@@ -58,11 +85,8 @@ class Pace:
         "_phase_due",
         "_reading",
         "_since",
-        "_stall_bytes",
-        "_stall_since",
+        "_slow",
         "_timeouts",
-        "_window_bytes",
-        "_window_since",
         "deadline",
         "phase",
     )
@@ -81,8 +105,7 @@ class Pace:
         self._body_since = math.inf  # start of the current stretch of them
         self._reading = True
         self._since = now
-        self._stall_since = self._window_since = math.inf
-        self._stall_bytes = self._window_bytes = 0
+        self._slow: SlowReader | None = None
         self._half_closed_at = math.inf
         self._half_closed_progress = 0
 
@@ -101,6 +124,8 @@ class Pace:
         timeouts = self._timeouts
         if phase is APPLICATION:
             due = now + (timeouts.application or math.inf)
+        elif phase is VERDICT:
+            due = now + (timeouts.websocket_accept or math.inf)
         elif phase is HEAD:
             due = now + (timeouts.header_read or math.inf)
         elif phase is BODY:
@@ -143,13 +168,12 @@ class Pace:
 
     def write_blocked(self, now: float) -> None:
         """The peer does not keep up: watch what it takes."""
-        self._stall_since = self._window_since = now
-        self._stall_bytes = self._window_bytes = self._connection.progress()
+        self._slow = SlowReader(self._connection.progress(), now)
         self._set_look(now)
 
     def write_free(self) -> None:
         """It keeps up again."""
-        self._stall_since = self._window_since = math.inf
+        self._slow = None
         self._set_look(math.inf)
 
     def half_closed(self, now: float) -> None:
@@ -161,7 +185,7 @@ class Pace:
         self._set_look(now)
 
     def _set_look(self, now: float) -> None:
-        watched = self._stall_since < math.inf or self._half_closed_at < math.inf
+        watched = self._slow is not None or self._half_closed_at < math.inf
         step = min(_LOOK, self._timeouts.half_close) if self._half_closed_at < math.inf else _LOOK
         self._look_at = now + step if watched else math.inf
         self.deadline = min(self._phase_due, self._look_at)
@@ -179,7 +203,7 @@ class Pace:
 
     def _judge_phase(self, now: float) -> None:
         connection, phase = self._connection, self.phase
-        if phase is REQUEST and self._stall_since < math.inf:  # it is busy with our last response
+        if phase is REQUEST and self._slow is not None:  # it is busy with our last response
             self._phase_due = now + _LOOK
         elif phase is REQUEST:
             connection.idle_for_too_long()
@@ -190,6 +214,8 @@ class Pace:
         elif phase is APPLICATION:
             if self._timeouts.application:
                 connection.application_too_slow()
+        elif phase is VERDICT:
+            connection.verdict_too_slow()
         else:
             self._judge_farewell(now)
 
@@ -211,7 +237,7 @@ class Pace:
         timeouts = self._timeouts
         end = self._since + self._farewell
         idle_end = self._body_since + (timeouts.linger_idle or math.inf)
-        if self._stall_since < math.inf:  # our last bytes are on their way, watched by `_look`: the farewell begins after them
+        if self._slow is not None:  # our last bytes are on their way, watched by `_look`: the farewell begins after them
             self._since, self._body_since = now, max(now, self._body_since)
             self._phase_due = now + _LOOK
         elif now >= end or now >= idle_end:
@@ -221,14 +247,9 @@ class Pace:
 
     def _look(self, now: float) -> None:
         timeouts, progress = self._timeouts, self._connection.progress()
-        if progress > self._stall_bytes:
-            self._stall_bytes, self._stall_since = progress, now
-        if timeouts.write_stall and now - self._stall_since >= timeouts.write_stall:
-            self._connection.peer_too_slow("the peer stopped reading")
-        elif timeouts.write_rate and timeouts.write_stall and now - self._window_since >= timeouts.write_stall:
-            if progress - self._window_bytes < timeouts.write_rate * (now - self._window_since):
-                self._connection.peer_too_slow("the peer reads too slowly")
-            self._window_since, self._window_bytes = now, progress
+        fault = self._slow.fault(progress, now, timeouts) if self._slow is not None else None
+        if fault is not None:
+            self._connection.peer_too_slow(fault)
         if now - self._half_closed_at >= timeouts.half_close:
             self._judge_half_close(now, progress)
         self._set_look(now)

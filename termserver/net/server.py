@@ -18,28 +18,36 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory, IProtocolNeg
 from zope.interface import implementer
 
 from termserver.asgi.app import Application
-from termserver.asgi.http import HttpExchange
 from termserver.asgi.lifespan import Lifespan
 from termserver.asgi.proxy import TrustedProxies
 from termserver.asgi.scope import Scope, base_scope
+from termserver.asgi.websocket import WebSocketExchange
 from termserver.config import Config
 from termserver.errors import StartupFailed
 from termserver.net.connection import Connection
 from termserver.net.deadlines import Deadlines, Timed
-from termserver.net.departures import Departures
+from termserver.net.departures import Departures, Exchange
 from termserver.net.ports import Ports, connection_facts
+from termserver.net.websocket import SocketConnection
 from termserver.observe.access import AccessLog
 from termserver.observe.log import RateLimited
-from termserver.wire.events import Rejected
+from termserver.wire.events import HttpEngine, Rejected, Request
 from termserver.wire.fieldblock import Underscores
 from termserver.wire.fields import NO_BODY
+from termserver.wire.handshake import HandshakeRefused, read_opening
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import Http1
 from termserver.wire.response import DefaultFields
+from termserver.wire.websocket import Terms, WebSocket
 
 logger = logging.getLogger("termserver")
 _CLIENT_LEFT: Final = 499  # nginx's status for a client that left before it was answered
 _SHED_AT: Final = 0.9  # of the connections a worker takes
+_SWITCHING: Final = 101
+_TOO_BIG: Final = 1009
+_LIMIT_HINT: Final = " (limits: --websocket-max-message-size, -max-frame-size, -max-fragments, --ws-deflate-max-ratio)"
+_SERVICE_RESTART: Final = 1012
+_FAREWELLS_A_SECOND: Final = 5_000  # WebSockets that are closed a second at the most (spec limits L46)
 
 
 class Stage(Enum):
@@ -65,7 +73,7 @@ class Server:
         self.config = config
         self.app = app
         self.stage = STARTING
-        self.connections: set[Connection] = set()
+        self.connections: set[Connection | SocketConnection] = set()
         self.running = 0  # application calls
         self.watches_calls = False  # whether somebody wants to know when one ends
         self._access_log = access_log
@@ -79,7 +87,7 @@ class Server:
         self._defaults = DefaultFields(config.server_name.encode())
         self.deadlines = Deadlines(interval=_shortest_timeout(config) / 4)
         self.departures = Departures(self.deadlines, config.timeouts)
-        self._lingering: set[HttpExchange] = set()  # calls that go on after their response
+        self._lingering: set[Exchange] = set()  # calls that go on after their response
         self._rejections = RateLimited(logger)
         self.proxies = (
             TrustedProxies(config.proxy.trusted, config.proxy.address_header, config.proxy.port_header) if config.proxy.headers else None
@@ -94,6 +102,15 @@ class Server:
             "http.response.zerocopysend": {},
             "termserver.shutdown": {"event": self.stopping},
         }
+        self.socket_extensions: dict[str, dict[str, object]] = {
+            "websocket.http.response": {},
+            "termserver.shutdown": {"event": self.stopping},
+        }
+        self._terms = Terms(config.limits)
+        self._origins = frozenset(origin.lower().encode() for origin in config.allowed_origins)
+        self.farewell_seconds = 0.0  # in which WebSockets are closed when the server stops
+        self.farewell_code = config.websocket_stop_code
+        self.farewell_reason = "the server stops"
         self._empty: asyncio.Future[None] | None = None
         self._ports: Ports | None = None
         self.loop: asyncio.AbstractEventLoop
@@ -128,11 +145,16 @@ class Server:
             self.lifespan.cancel()
             raise
 
-    async def stop(self) -> None:
-        """Finish what runs within the grace period, end the rest, then shut the application down."""
+    async def stop(self, *, restarting: bool = False) -> None:
+        """Finish what runs within the grace period, end the rest, then shut the application down.
+
+        `restarting`: another server takes over, so WebSocket clients are told to come back (1012).
+        """
         if self.stage is DRAINING or self.stage is STOPPED:
             return
         self.stage = DRAINING
+        if restarting:
+            self.farewell_code = _SERVICE_RESTART
         self.stopping.set()
         end = time.monotonic() + self.config.timeouts.graceful
         if self._ports is not None:
@@ -145,6 +167,8 @@ class Server:
         self.stage = STOPPED
 
     async def _drain(self, end: float) -> None:
+        sockets = sum(isinstance(connection, SocketConnection) for connection in self.connections)
+        self.farewell_seconds = max(self.config.timeouts.graceful / 3, sockets / _FAREWELLS_A_SECOND)
         for connection in tuple(self.connections):
             connection.drain()
         allowance = min(self.config.timeouts.application_cancel, self.config.timeouts.graceful / 3)
@@ -164,9 +188,11 @@ class Server:
                 "%s %s: still running after it was cancelled: abandoned", exchange.request.method, exchange.request.path.decode("ascii")
             )
 
-    def _calls(self) -> set[HttpExchange]:
+    def _calls(self) -> set[Exchange]:
         """Give the application calls that still run."""
-        current = {exchange for connection in self.connections if (exchange := connection.exchange) is not None and exchange.running}
+        current: set[Exchange] = {
+            exchange for connection in self.connections if (exchange := connection.exchange) is not None and exchange.running
+        }
         return current | self._lingering | set(self.departures.exchanges())
 
     def _cancel_calls(self) -> None:
@@ -228,7 +254,7 @@ class Server:
         if self._capacity and len(self.connections) >= self._capacity and self._ports is not None:
             self._ports.pause()
 
-    def closed(self, connection: Connection, pace: Timed) -> None:
+    def closed(self, connection: Connection | SocketConnection, pace: Timed) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
         self.deadlines.discard(pace)
@@ -236,23 +262,47 @@ class Server:
             self._ports.resume()
         self._note_end()
 
+    def switched(self, before: tuple[Connection, Timed], after: SocketConnection) -> None:
+        """A connection became a WebSocket."""
+        connection, pace = before
+        self.connections.discard(connection)
+        self.deadlines.discard(pace)
+        self.connections.add(after)
+        self.deadlines.add(after.heartbeat)
+        if self.stage is DRAINING:
+            after.drain()
+
+    def open_socket(self, engine: HttpEngine, connection: Connection, request: Request) -> WebSocketExchange:
+        """Judge a handshake. Raises `HandshakeRefused`."""
+        if self.stage is DRAINING:
+            raise HandshakeRefused(503, "a WebSocket handshake while the server stops")
+        opening = read_opening(request, deflate=self.config.websocket_deflate, origins=self._origins)
+        return WebSocketExchange(engine, connection, request, opening, queue_limit=self.config.limits.websocket_queue)
+
+    def socket_engine(self, exchange: WebSocketExchange) -> WebSocket:
+        """Make the engine of an accepted socket."""
+        return WebSocket(self._terms, exchange.opening.window_bits)
+
     def base_scope(self, transport: Any) -> Scope:
         """Give what all requests of a connection have in common."""
         scheme, client, server = connection_facts(transport)
         return base_scope(scheme=scheme, client=client, server=server, root_path=self.config.root_path)
 
-    def left_working(self, exchange: HttpExchange) -> None:
+    def left_working(self, exchange: Exchange) -> None:
         """A call goes on after its response while its connection turns to the next request."""
         self._lingering.add(exchange)
         self.watches_calls = True
 
-    def left_behind(self, exchange: HttpExchange) -> None:
+    def left_behind(self, exchange: Exchange) -> None:
         """A call goes on although its client has left."""
         self.departures.add(exchange)
         self.watches_calls = True
 
-    def returned(self, exchange: HttpExchange) -> None:
-        """A call is over that somebody may be waiting for."""
+    def call_ended(self, exchange: Exchange) -> None:
+        """An application's call is over; somebody may be waiting for it."""
+        self.running -= 1
+        if not self.watches_calls:
+            return
         self._lingering.discard(exchange)
         self.departures.discard(exchange)
         self.watches_calls = bool(self._lingering or self.departures or self._empty)
@@ -262,13 +312,28 @@ class Server:
         """A request was answered by the server itself."""
         self._rejections.log(logging.INFO, rejected.reason, "Answered %d: %s", rejected.status, rejected.reason)
 
+    def failed(self, failure: tuple[int, str] | None) -> None:
+        """A WebSocket was closed because its peer broke the protocol or a limit."""
+        code, reason = failure or (0, "")
+        hint = _LIMIT_HINT if code == _TOO_BIG else ""
+        self._rejections.log(logging.INFO, reason, "Closed a WebSocket with %d: %s%s", code, reason, hint)
+
     def cut(self, reason: str) -> None:
         """A connection was ended because its peer did not take part."""
         self._rejections.log(logging.INFO, reason, "Cut a connection: %s", reason)
 
-    def record(self, exchange: HttpExchange, scope: Scope | None) -> None:
-        """Write the access log's line."""
+    def log_step(self, step: str, exchange: WebSocketExchange, scope: Scope | None) -> None:
+        """Write a line for a step in a WebSocket's life, where the format has one."""
         if self._access_log is not None:
+            self._access_log.websocket(f"WS{step}", exchange.request, scope["client"] if scope is not None else None)
+
+    def record(self, exchange: Exchange, scope: Scope | None) -> None:
+        """Write the access log's line: a WebSocket's at its end, unless the format has one for each of its steps."""
+        if self._access_log is not None:
+            if isinstance(exchange, WebSocketExchange) and self._access_log.names_websocket_steps:
+                if exchange.status != _SWITCHING:
+                    self.log_step("REJECT", exchange, scope)
+                return
             client = scope["client"] if scope is not None else None
             size = 0 if exchange.request.method == "HEAD" or exchange.status in NO_BODY else exchange.sent
             seconds = time.monotonic() - exchange.started
@@ -287,7 +352,8 @@ class Server:
 
     def _shed(self, count: int) -> None:
         """Close idle connections, those first that have waited longest (spec limits L42)."""
-        idle = [(since, id(connection), connection) for connection in self.connections if (since := connection.idle_since) is not None]
+        connections = [connection for connection in self.connections if isinstance(connection, Connection)]
+        idle = [(since, id(connection), connection) for connection in connections if (since := connection.idle_since) is not None]
         idle.sort()
         for _, _, connection in idle[:count]:
             connection.idle_for_too_long()
@@ -316,5 +382,10 @@ def _shortest_timeout(config: Config) -> float:
         timeouts.application_cancel,
         timeouts.application,
         timeouts.half_close,
+        timeouts.websocket_ping_interval,
+        timeouts.websocket_ping_timeout,
+        timeouts.websocket_accept,
+        timeouts.websocket_close,
+        timeouts.websocket_age,
     )
     return min((seconds for seconds in times if seconds), default=1.0)

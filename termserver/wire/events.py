@@ -19,6 +19,7 @@ class Ending(Enum):
     CLOSE = auto()  # everything was read: a plain close reaches the peer after the answer
     LINGER = auto()  # the peer may still be sending: shut our side, discard its bytes for a while, then close
     RESET = auto()  # the answer is cut: the peer has to see that (RST)
+    SWITCHED = auto()  # another engine has taken over
 
 
 class Awaiting(Enum):
@@ -28,6 +29,7 @@ class Awaiting(Enum):
     HEAD = auto()  # some bytes of a head
     BODY = auto()  # the rest of a body that the application is to have
     APPLICATION = auto()  # the response
+    VERDICT = auto()  # whether the application accepts a WebSocket
     DISCARD = auto()  # the rest of a body that nobody wants any more
 
 
@@ -82,6 +84,25 @@ class Rejected:
 Event = Request | Body | Trailers | Aborted | Rejected
 
 
+@dataclass(slots=True)
+class Closed:
+    """A WebSocket is over. `code` is what the peer's Close frame said, 1005 if it said nothing, 1006 if there was none (RFC 6455 §7.1.5)."""
+
+    code: int
+    reason: str
+
+
+SocketEvent = str | bytes | Closed  # a text message, a binary message, the end
+
+_REGISTERED_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+_OWN_CODES = range(3_000, 5_000)
+
+
+def is_close_code(code: int) -> bool:
+    """Whether a Close frame may hold the code (RFC 6455 §7.4, and the codes registered since)."""
+    return code in _REGISTERED_CODES or code in _OWN_CODES
+
+
 class HttpLimits(Protocol):
     """The sizes and counts an engine holds its peer to; `config.Limits` satisfies it. 0 = off."""
 
@@ -111,6 +132,23 @@ class HttpLimits(Protocol):
     def requests_per_connection(self) -> int: ...
     @property
     def discarded_body(self) -> int: ...
+
+
+class SocketLimits(Protocol):
+    """The sizes and counts a peer is held to; `config.Limits` satisfies it. 0 = off."""
+
+    @property
+    def websocket_message(self) -> int: ...
+    @property
+    def websocket_frame(self) -> int: ...
+    @property
+    def websocket_fragments(self) -> int: ...
+    @property
+    def websocket_queue(self) -> int: ...
+    @property
+    def websocket_pings(self) -> int: ...
+    @property
+    def websocket_deflate_ratio(self) -> int: ...
 
 
 class HttpEngine(Protocol):
@@ -160,14 +198,64 @@ class HttpEngine(Protocol):
     def consumed(self, stream: int, size: int) -> None:
         """Give back credit for body bytes that the application took."""
 
-    def reject(self, status: int, reason: str) -> Rejected:
+    def reject(self, status: int, reason: str, headers: Fields = ...) -> Rejected:
         """Answer with an error of the server's own and end the connection (a time-out, an overload)."""
+
+    def upgrade(self, stream: int, headers: Fields) -> bytes:
+        """Answer that a WebSocket begins, with these fields; give the bytes that came after the request. They are frames."""
 
     def reset(self, stream: int) -> None:
         """Cut the response so that the peer sees it is incomplete."""
 
     def drain(self) -> None:
         """Let the running response be the last one; what is idle ends."""
+
+    def output(self) -> bytes:
+        """Hand out what is to be sent, once."""
+
+
+class Phase(Enum):
+    """Where a WebSocket is in its closing handshake (RFC 6455 §7.1)."""
+
+    OPEN = auto()
+    CLOSING = auto()  # our Close frame is out, the peer's is awaited
+    DONE = auto()  # both are out: the server closes the connection
+    FAILED = auto()  # the peer broke the protocol: our Close frame is out, nothing is read any more
+
+
+class SocketEngine(Protocol):
+    """One WebSocket's frames, server side, over any byte stream."""
+
+    @property
+    def phase(self) -> Phase:
+        """How far the closing handshake is."""
+
+    @property
+    def failure(self) -> tuple[int, str] | None:
+        """The close code that answered the peer's fault, and what that was."""
+
+    @property
+    def has_input(self) -> bool:
+        """Whether whole frames are held that another `receive(b"")` turns into events."""
+
+    @property
+    def holds_pongs(self) -> bool:
+        """Whether only the newest ping is answered, later: set while the peer does not read."""
+
+    @holds_pongs.setter
+    def holds_pongs(self, value: bool) -> None: ...
+
+    def receive(self, data: bytes, now: float) -> list[SocketEvent]:
+        """Take bytes from the peer, answer what they mean: as many messages as a queue holds at the most. `now`: monotonic seconds."""
+
+    def send(self, message: str | bytes) -> None:
+        """Write a message. Raises `InvalidMessage` for text that is no Unicode."""
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the closing handshake."""
 
     def output(self) -> bytes:
         """Hand out what is to be sent, once."""

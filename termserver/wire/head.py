@@ -86,6 +86,7 @@ class Framing:
     keep_alive: bool
     expects_continue: bool
     takes_trailers: bool
+    upgrades: bool = False  # to a WebSocket: what comes after the head are frames, or nothing
 
 
 @dataclass(slots=True)
@@ -184,7 +185,9 @@ class HeadParser:
             length = fields.body_length(version)
             expects_continue = version == "1.1" and fields.expects_continue()
             upgrade = fields.websocket_upgrade(length) if version == "1.1" else None
-            framing = Framing(length, fields.keeps_alive(version), expects_continue, fields.takes_trailers())
+            # A WebSocket's handshake is its connection's last request: after a refusal, frames may be on their way.
+            keep_alive = fields.keeps_alive(version) and upgrade is None
+            framing = Framing(length, keep_alive, expects_continue, fields.takes_trailers(), upgrades=upgrade is not None)
             known = _Known(fields.headers, host, framing, upgrade)
             if length or expects_continue or upgrade:
                 return known

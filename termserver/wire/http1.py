@@ -23,7 +23,7 @@ from termserver.wire.partial import PartialHead
 from termserver.wire.response import CLOSE as APP_CLOSES
 from termserver.wire.response import DATE as APP_DATES
 from termserver.wire.response import SERVER as APP_NAMES_SERVER
-from termserver.wire.response import DefaultFields, render_head, render_trailers
+from termserver.wire.response import DefaultFields, render_fields, render_head, render_trailers
 
 
 class Reading(Enum):
@@ -60,8 +60,9 @@ class Outbound(Enum):
 R_HEAD, R_LENGTH, R_CHUNKS, R_DONE, R_CLOSED = Reading
 W_NOTHING, W_START, W_FIRST, W_BODY, W_TRAILERS, W_DONE = Writing
 NO_BODY, BY_LENGTH, BY_CHUNKS, UNTIL_CLOSE = Outbound
-OPEN, CLOSE, LINGER, RESET = Ending
-A_REQUEST, A_HEAD, A_BODY, A_APPLICATION, A_DISCARD = Awaiting
+OPEN, CLOSE, LINGER, RESET, SWITCHED = Ending
+A_REQUEST, A_HEAD, A_BODY, A_APPLICATION, A_VERDICT, A_DISCARD = Awaiting
+_NO_FIELDS: Final[Fields] = []
 _NO_FRAMING: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=False)
 _BODIES: Final = {status: reason + b"\n" for status, reason in REASONS.items()}
 _EXTRA_FIELDS: Final = {503: b"retry-after: 1\r\n"}
@@ -162,7 +163,7 @@ class Http1:
             return A_REQUEST if self._partial is None else A_HEAD
         if reading is R_LENGTH or reading is R_CHUNKS:
             return A_DISCARD if self._writing is W_DONE else A_BODY
-        return A_APPLICATION
+        return A_VERDICT if self._framing.upgrades and self._writing is W_START else A_APPLICATION
 
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes, answer what they mean: at most one request."""
@@ -298,19 +299,30 @@ class Http1:
         rejected = self.reject(refused.status, refused.reason)
         return [Aborted(0, refused.reason), rejected] if in_application else [rejected]
 
-    def reject(self, status: int, reason: str) -> Rejected:
+    def reject(self, status: int, reason: str, headers: Fields = _NO_FIELDS) -> Rejected:
         """Queue an error answer of the server's own, unless a response has begun: then cut that one. Ends the connection."""
         if self._writing in {W_BODY, W_TRAILERS}:
             self._stop(RESET)
         elif self.ending is OPEN:
             if self._writing is not W_DONE:
                 body = b"" if self._is_head and self._reading is not R_HEAD else _BODIES[status]
+                extra = render_fields(headers) if headers else _EXTRA_FIELDS.get(status, b"")
                 self._out.append(
                     b"%bcontent-type: text/plain\r\ncontent-length: %d\r\n%b%bconnection: close\r\n\r\n%b"
-                    % (STATUS_LINES[status], len(_BODIES[status]), _EXTRA_FIELDS.get(status, b""), self._defaults.both, body)
+                    % (STATUS_LINES[status], len(_BODIES[status]), extra, self._defaults.both, body)
                 )
             self._stop(LINGER)
         return Rejected(status, reason)
+
+    def upgrade(self, stream: int, headers: Fields) -> bytes:  # noqa: ARG002 - the engine's interface names the stream
+        """Answer 101 and leave the connection to another engine; give the bytes that came after the request (RFC 9110 §7.8)."""
+        rest = self._held
+        said = {name.lower() for name, _ in headers}
+        date = b"" if b"date" in said else self._defaults.date
+        server = b"" if b"server" in said else self._defaults.server
+        self._out.append(b"%b%b%b%b\r\n" % (STATUS_LINES[101], render_fields(headers), date, server))
+        self._stop(SWITCHED)
+        return rest
 
     def reset(self, stream: int) -> None:  # noqa: ARG002 - the engine's interface names the stream
         """Cut the response so that the peer sees it is incomplete (spec reliability R16)."""

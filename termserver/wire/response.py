@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from termserver.errors import InvalidMessage
+from termserver.wire.events import Fields
 from termserver.wire.fields import FORBIDDEN_TRAILERS, STATUS_LINES, is_token, is_value, parse_length
 
 _MAX_LINES: Final = 1_024
@@ -144,17 +145,27 @@ def _take_length(name: bytes, value: bytes, earlier: int | None) -> int:
     return length
 
 
-def render_trailers(headers: Iterable[Iterable[bytes]]) -> bytes:
-    """Render trailer fields. Raises `InvalidMessage`."""
-    lines = []
+def check_fields(headers: Iterable[Iterable[bytes]]) -> list[tuple[bytes, bytes, bytes]]:
+    """Check fields of the application's; give each one's name in lower case, name and value. Raises `InvalidMessage`."""
     try:
-        for name, value in headers:
-            if _check(name, value) in FORBIDDEN_TRAILERS:  # RFC 9110 §6.5.1: what frames, routes or steers comes before the content
-                raise InvalidMessage(f"no trailer section may hold {name!r}")
-            lines.append(name + b": " + value + b"\r\n")
+        return [(_check(name, value), name, value) for name, value in headers]
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InvalidMessage):
             raise
         message = f"headers are pairs of byte strings: {error}"
         raise InvalidMessage(message) from error
+
+
+def render_trailers(headers: Iterable[Iterable[bytes]]) -> bytes:
+    """Render trailer fields. Raises `InvalidMessage`."""
+    lines = []
+    for lower, name, value in check_fields(headers):
+        if lower in FORBIDDEN_TRAILERS:  # RFC 9110 §6.5.1: what frames, routes or steers comes before the content
+            raise InvalidMessage(f"no trailer section may hold {name!r}")
+        lines.append(name + b": " + value + b"\r\n")
     return b"".join(lines)
+
+
+def render_fields(headers: Fields) -> bytes:
+    """Render fields that are checked already."""
+    return b"".join([name + b": " + value + b"\r\n" for name, value in headers])
