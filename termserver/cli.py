@@ -29,8 +29,8 @@ environment over the file. A limit or timeout of 0 is off."""
 DAPHNE_FLAGS = (
     "--help", "--port", "--bind", "--unix-socket", "--fd", "--endpoint", "--verbosity", "--http-timeout", "--access-log", "--log-fmt",
     "--websocket_timeout", "--websocket_connect_timeout", "--ping-interval", "--ping-timeout", "--websocket-max-message-size",
-    "--websocket-max-frame-size", "--application-close-timeout", "--root-path", "--proxy-headers", "--proxy-headers-host", "--proxy-headers-port", "--server-name",
-    "--no-server-name",
+    "--websocket-max-frame-size", "--application-close-timeout", "--root-path", "--proxy-headers", "--proxy-headers-host",
+    "--proxy-headers-port", "--server-name", "--no-server-name",
 )  # fmt: skip
 
 

@@ -259,7 +259,8 @@ class Config:
     """Everything a server was told.
 
     `allowed_hosts` are host names without port; `.example.com` stands for the domain and all below it; empty allows any.
-    `allowed_origins` are origins that may open WebSockets (`https://example.com`, `https://.example.com` with all below it); empty allows any.
+    `allowed_origins` are origins that may open WebSockets (`https://example.com`, `https://.example.com` with all below it); empty
+    allows any.
     `websocket_stop_code` is the close code of WebSockets when the server stops: 1001 (going away) or 1012 (service restart).
     `server_name` "" sends no Server field. `verbosity` is daphne's `-v`; what follows from it (level, access log) is already in
     `logging` when the options made this object.

@@ -1,13 +1,13 @@
 """One WebSocket's conversation with the application, whatever the HTTP version (ASGI www, WebSocket).
 
-`receive` and `send` are what the application holds; `feed` and `lost` are what the connection says. Until the application has given
-its verdict the socket is an HTTP request: it is accepted, refused with 403, or answered with a response of the application's own
-(`websocket.http.response`). After that, messages queue in order, and the last thing in the queue is the end: so `websocket.disconnect` is
-given once, behind every message that came before it.
+`receive` and `send` are what the application holds; `feed` and `lost` are what the connection says. Until the application has given its
+verdict the socket is an HTTP request: it is accepted, refused with 403, or answered with a response of the application's own
+(`websocket.http.response`). After that, messages queue in order, and the last thing in the queue is the end: so `websocket.disconnect`
+is given once, behind every message that came before it.
 
 A client that left is told the right way (spec asgi, part 6): for a grace of 2 s `send()` says nothing, so that Channels gets round to
-dispatching `websocket.disconnect` and consumers run their `disconnect()`; after that it raises `ClientDisconnected`, so that what only talks
-ends.
+dispatching `websocket.disconnect` and consumers run their `disconnect()`; after that it raises `ClientDisconnected`, so that what only
+talks ends.
 """
 
 import asyncio
@@ -143,7 +143,7 @@ class WebSocketExchange:
             self._raised(error)
             self._give_up(_INTERNAL_ERROR)
         else:
-            if self._stage in {VERDICT, REFUSING, REFUSAL} and not self._gone:
+            if self._stage in {VERDICT, REFUSING, REFUSAL}:
                 logger.error("The application returned without a verdict on a WebSocket: %s", self._path)
             self._give_up(_NORMAL)
         finally:
@@ -187,8 +187,9 @@ class WebSocketExchange:
         self._wake()
 
     def tell_disconnect(self) -> None:
-        """Let an application that has not given its verdict know that it is too late."""
-        self.lost()
+        """Let an application that has not given its verdict know that it is too late; a refusal under way may go on."""
+        if self._stage is VERDICT:
+            self.lost()
 
     def _end(self) -> None:
         self._stage = OVER
@@ -218,17 +219,16 @@ class WebSocketExchange:
 
     def _give_up(self, code: int) -> None:
         """The application's call is over: end what it left open."""
-        stage = self._stage
+        stage, engine = self._stage, self._engine
         if stage is OPEN:
             self._close(code, "")
-        elif self._engine is not None and not self._gone:
-            if stage is VERDICT:
-                self.status = 500
-                self._engine.reject(500, "the application gave no verdict on a WebSocket")
-                self._finish()
-            elif stage is not OVER:
-                self._engine.reset(self.request.stream)
-                self._finish()
+        elif engine is not None and stage is VERDICT:
+            self.status = 500
+            engine.reject(500, "the application gave no verdict on a WebSocket")
+            self._finish()
+        elif engine is not None and stage is not OVER:
+            engine.reset(self.request.stream)
+            self._finish()
 
     # ------------------------------------------------------------------ receive
 
@@ -344,9 +344,7 @@ class WebSocketExchange:
         self._stage = REFUSING
 
     def _begin_response(self, status: Any, headers: Any) -> None:
-        if self._gone or self._engine is None:
-            return
-        self._engine.start(self.request.stream, status, headers)
+        self._engine.start(self.request.stream, status, headers)  # type: ignore[union-attr]
         self.status = status
 
     def _write_refusal(self, message: Message) -> None:

@@ -1,6 +1,7 @@
 """How a transport is let go, and who waits until it can be written to: what every kind of connection does alike.
 
-The loop's transports can say how much the peer has not taken yet; Twisted's own cannot, and want their producer unregistered before they close.
+The loop's transports can say how much the peer has not taken yet; Twisted's own cannot, and want their producer unregistered before they
+close.
 """
 
 import asyncio

@@ -46,7 +46,7 @@ class Paced(Protocol):
 
 
 class SlowReader:
-    """A peer that does not keep up with what it is sent: it may pause for a while, and has to take a little on the average (spec limits L35)."""
+    """A peer that does not keep up with what it is sent: it may pause for a while, but not take next to nothing (spec limits L35)."""
 
     __slots__ = ("_bytes", "_since", "_window_bytes", "_window_since")
 

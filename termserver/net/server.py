@@ -47,6 +47,7 @@ _SWITCHING: Final = 101
 _TOO_BIG: Final = 1009
 _LIMIT_HINT: Final = " (limits: --websocket-max-message-size, -max-frame-size, -max-fragments, --ws-deflate-max-ratio)"
 _SERVICE_RESTART: Final = 1012
+_FEW_SOCKETS: Final = 20  # fewer clients that come back are no storm: whoever stops the server need not wait for them
 _FAREWELLS_A_SECOND: Final = 5_000  # WebSockets that are closed a second at the most (spec limits L46)
 
 
@@ -168,7 +169,8 @@ class Server:
 
     async def _drain(self, end: float) -> None:
         sockets = sum(isinstance(connection, SocketConnection) for connection in self.connections)
-        self.farewell_seconds = max(self.config.timeouts.graceful / 3, sockets / _FAREWELLS_A_SECOND)
+        spread = self.config.timeouts.graceful / 3 * min(1.0, sockets / _FEW_SOCKETS)
+        self.farewell_seconds = max(spread, sockets / _FAREWELLS_A_SECOND)
         for connection in tuple(self.connections):
             connection.drain()
         allowance = min(self.config.timeouts.application_cancel, self.config.timeouts.graceful / 3)

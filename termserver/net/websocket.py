@@ -148,10 +148,15 @@ class SocketConnection:
 
     def flush(self) -> None:
         """Send what the engine has to say, and see to the closing handshake."""
-        data = self._engine.output()
-        if data and self._ended is OPEN:
-            self._written += len(data)
-            self.transport.write(data)
+        pieces = self._engine.output()
+        if pieces and self._ended is OPEN:
+            if len(pieces) == 1:
+                data = pieces[0]
+                self._written += len(data)
+                self.transport.write(data)
+            else:
+                self._written += sum(map(len, pieces))
+                self.transport.writeSequence(pieces)
         if self._engine.phase is not P_OPEN:
             self._go(self._engine.phase)
 

@@ -1,9 +1,9 @@
 """Message compression: DEFLATE as permessage-deflate wants it (RFC 7692 §7.2), with nothing kept between messages. No I/O.
 
-Both directions were negotiated without context takeover, so every message stands alone. Outwards one compressor for each window size serves
-all connections of a worker: a full flush ends a message on a byte and forgets what came before. The last frame made is remembered, because a
-message to a whole room is the same bytes again and again. Inwards a decompressor is made for each message, when the message is here whole: a
-window holds other people's data, and one that waits for the rest of a message would let a few bytes pin 44 KiB.
+Both directions were negotiated without context takeover, so every message stands alone. Outwards one compressor for each window size
+serves all connections of a worker: a full flush ends a message on a byte and forgets what came before. The last message made is remembered,
+because what is said to a whole room is the same bytes again and again. Inwards a decompressor is made for each message, when the message is
+here whole: a window holds other people's data, and one that waits for the rest of a message would let a few bytes pin 44 KiB.
 """
 
 import zlib
@@ -27,8 +27,11 @@ class TooLargeError(Exception):
 class Compressor(Protocol):
     """What `zlib.compressobj` gives."""
 
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self, mode: int = ..., /) -> bytes: ...
+    def compress(self, data: bytes, /) -> bytes:
+        """Take data, give what is ready."""
+
+    def flush(self, mode: int = ..., /) -> bytes:
+        """Give the rest."""
 
 
 class Deflater:

@@ -86,7 +86,7 @@ Event = Request | Body | Trailers | Aborted | Rejected
 
 @dataclass(slots=True)
 class Closed:
-    """A WebSocket is over. `code` is what the peer's Close frame said, 1005 if it said nothing, 1006 if there was none (RFC 6455 §7.1.5)."""
+    """A WebSocket is over. `code` is what the peer's Close frame said, 1005 if it had none, 1006 for no frame (RFC 6455 §7.1.5)."""
 
     code: int
     reason: str
@@ -257,5 +257,5 @@ class SocketEngine(Protocol):
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake."""
 
-    def output(self) -> bytes:
-        """Hand out what is to be sent, once."""
+    def output(self) -> list[bytes]:
+        """Hand out what is to be sent, once, in pieces."""

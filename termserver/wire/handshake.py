@@ -4,10 +4,10 @@
 the application has accepted. What is negotiated does not depend on the HTTP version: over HTTP/2 (RFC 8441) there is no key and no
 accept value, and the rest is the same.
 
-permessage-deflate is always answered with both no-context-takeover parameters, so that a connection at rest holds no zlib state. The first
-offer that can be served is taken; one with a parameter that is unknown, malformed or given twice is declined, and so is one that asks
-for a window of 8 bits, which zlib cannot make. autobahn's classes judge the parameters; its own parser of the field takes text that RFC 6455 does
-not, so the field is taken apart here.
+permessage-deflate is always answered with both no-context-takeover parameters, so that a connection at rest holds no zlib state. The
+first offer that can be served is taken; one with a parameter that is unknown, malformed or given twice is declined, and so is one that
+asks for a window of 8 bits, which zlib cannot make. autobahn's classes judge the parameters; its parser of the field takes text that
+RFC 6455 does not, so the field is taken apart here.
 """
 
 import base64
@@ -43,7 +43,7 @@ _FRAMING: Final = frozenset({b"connection", b"content-length", b"keep-alive", b"
 _SUPPORTED_VERSION: Final[Fields] = [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")]
 
 
-class HandshakeRefused(Exception):  # noqa: N818 - an answer, not an error of ours
+class HandshakeRefused(Exception):
     """A handshake that is answered by the server itself: status, fields, and why."""
 
     def __init__(self, status: int, reason: str, headers: Fields | None = None) -> None:
@@ -84,8 +84,8 @@ class Opening:
 def read_opening(request: Request, *, deflate: bool = True, origins: frozenset[bytes] = frozenset()) -> Opening:
     """Judge a request that asks for a WebSocket. Raises `HandshakeRefused`.
 
-    `origins`: lower-case origins (`https://example.com`, `https://.example.com` for all below it) that may open one; empty allows any. A client
-    that names no origin is no browser, and none of its users' cookies are at stake (spec attacks D6).
+    `origins`: lower-case origins (`https://example.com`, `https://.example.com` for all below it) that may open one; empty allows any. A
+    client that names no origin is no browser, and none of its user's cookies are at stake (spec attacks D6).
     """
     key: list[bytes] = []
     versions: list[bytes] = []

@@ -1,14 +1,13 @@
 """WebSocket frames, server side, over any byte stream (RFC 6455 §5 to §8; RFC 7692). No I/O.
 
-Bytes go in through `receive`, which answers with whole messages (`str`, `bytes`) and at the end `Closed`; commands append to the output. Pings
-are answered here. The usual frame, a whole short message, is read where it stands (`_read_whole`). Everything else goes the long way: the
-header is judged by itself, as soon as it is here (so a frame that is too large is refused before its payload is awaited), and the payload is
-unmasked and gathered as it comes, in one buffer, text validated on the way. Whatever the peer does wrong is answered with its close
-code, after which nothing is read any more.
+Bytes go in through `receive`, which answers with whole messages (`str`, `bytes`) and at the end `Closed`; commands append to the output.
+Pings are answered here. The usual frame, a whole short message, is read where it stands (`_read_whole`). Everything else goes the long
+way: the header is judged by itself, as soon as it is here (so a frame that is too large is refused before its payload is awaited), and the
+payload is unmasked and gathered as it comes, in one buffer, text validated on the way. Whatever the peer does wrong is answered with its
+close code, after which nothing is read any more.
 
-Of autobahn the masker serves from some KiB on (below that, one XOR of two integers is cheaper than its set-up:
-benchmarks/micro/unmask.py), and its UTF-8 validator for text in pieces. Its protocol class owns transport and timers, and could not do
-this on an HTTP/2 stream.
+Of autobahn the masker serves (`masking.py`), and its UTF-8 validator for text in pieces. Its protocol class owns transport and timers, and
+could not do this on an HTTP/2 stream.
 """
 
 import struct
@@ -16,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from autobahn.websocket.utf8validator import Utf8Validator
-from autobahn.websocket.xormasker import create_xor_masker
 
 from termserver.errors import InvalidMessage
 from termserver.wire.deflate import Deflater, InflateError, TooLargeError, inflate
 from termserver.wire.events import Closed, Phase, SocketEvent, SocketLimits, is_close_code
+from termserver.wire.masking import Unmasker
 
 OPEN, CLOSING, DONE, FAILED = Phase
 
@@ -40,8 +39,7 @@ _CONTROL_SIZE: Final = 125
 _NORMAL, _PROTOCOL_ERROR, _NO_STATUS, _ABNORMAL = 1000, 1002, 1005, 1006
 _INVALID_DATA, _POLICY_VIOLATION, _TOO_BIG = 1007, 1008, 1009
 
-_NVX_FROM: Final = 2_048  # bytes from which autobahn's masker is the faster one
-_COPIED: Final = 65_536  # bytes up to which header and payload leave as one piece
+_COPIED: Final = 4_096  # bytes up to which header and payload leave as one piece
 _DEFLATED: Final = 1_024  # bytes from which a message is worth compressing (spec limits L41)
 _PING_BURST: Final = 100  # pings beyond the rate (spec attacks D7)
 _UNLIMITED: Final = 1 << 64
@@ -53,7 +51,7 @@ _BINARY_HEADS: Final = [bytes((_WHOLE_BINARY, size)) for size in range(_SHORT)]
 class Terms:
     """What all sockets of a worker have in common: the limits, in the form the hot path wants them, and the compressors."""
 
-    __slots__ = ("deflater", "fragments", "frame", "inflated", "message", "pings", "queue", "ratio", "whole")
+    __slots__ = ("deflater", "fragments", "frame", "inflated", "message", "pings", "queue", "ratio", "unmask", "whole")
 
     def __init__(self, limits: SocketLimits) -> None:
         """Read the limits once."""
@@ -66,6 +64,7 @@ class Terms:
         self.pings = limits.websocket_pings
         self.ratio = limits.websocket_deflate_ratio
         self.deflater = Deflater()
+        self.unmask = Unmasker().unmask
 
 
 @dataclass(slots=True)
@@ -189,11 +188,11 @@ class WebSocket:
             return 0
         if first == _WHOLE_TEXT:
             try:
-                events.append(unmask(data[start:end], data[start - _MASK : start]).decode())
+                events.append(self._terms.unmask(data, start, end, data[start - _MASK : start]).decode())
             except UnicodeDecodeError:
                 raise _BrokenError(_INVALID_DATA, "text that is not UTF-8") from None
         elif first == _WHOLE_BINARY:
-            events.append(unmask(data[start:end], data[start - _MASK : start]))
+            events.append(self._terms.unmask(data, start, end, data[start - _MASK : start]))
         else:
             return 0
         return end
@@ -215,7 +214,8 @@ class WebSocket:
             end = start + _MASK + length
             if len(data) < end:
                 return position
-            self._take_control(first & _OPCODE, unmask(data[start + _MASK : end], data[start : start + _MASK]), events, now)
+            payload = self._terms.unmask(data, start + _MASK, end, data[start : start + _MASK])
+            self._take_control(first & _OPCODE, payload, events, now)
             return end
         self._check_size(length)  # before the payload is awaited (spec attacks D1)
         if len(data) < start + _MASK:
@@ -261,7 +261,7 @@ class WebSocket:
     def _read_payload(self, assembly: _Assembly, data: bytes, position: int, events: list[SocketEvent]) -> int:
         """Take what is here of a frame's payload."""
         end = min(position + assembly.left, len(data))
-        part = unmask(data[position:end], assembly.mask)
+        part = self._terms.unmask(data, position, end, assembly.mask)
         taken = end - position
         assembly.left -= taken
         if taken % _MASK:
@@ -382,27 +382,15 @@ class WebSocket:
             self.phase = CLOSING
             self._pong = b""
 
-    def output(self) -> bytes:
-        """Hand out what is to be sent, once."""
-        out = self._out
+    def output(self) -> list[bytes]:
+        """Hand out what is to be sent, once: pieces, so that a long payload need not be copied behind its header."""
         if self._pong and not self.holds_pongs:
-            out.append(self._pong)
+            self._out.append(self._pong)
             self._pong = b""
-        if not out:
-            return b""
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        return data
-
-
-def unmask(data: bytes, mask: bytes) -> bytes:
-    """Undo a client's masking (RFC 6455 §5.3)."""
-    size = len(data)
-    if size < _NVX_FROM:
-        key = (mask * ((size >> 2) + 1))[:size]
-        return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
-    masked: bytes = create_xor_masker(mask, size).process(data)
-    return masked
+        out = self._out
+        if out:
+            self._out = []
+        return out
 
 
 def _checked_length(field_bytes: bytes) -> int:

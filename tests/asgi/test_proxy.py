@@ -21,7 +21,7 @@ def applied(
 ) -> Scope:
     """Give a scope with what a proxy said put into it."""
     fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
-    scope: Scope = {"client": client, "scheme": "http", "headers": fields.copy()}
+    scope: Scope = {"type": "http", "client": client, "scheme": "http", "headers": fields.copy()}
     TrustedProxies(trusted, address_header, port_header).apply(scope)
     assert scope["headers"] == fields  # the application sees what came
     return scope
@@ -73,7 +73,7 @@ def test_trust_is_remembered_within_bounds() -> None:
     for number in range(3_000):
         peer = (f"10.0.{number // 256}.{number % 256}", 1)
         for _ in range(2):
-            scope: Scope = {"client": peer, "scheme": "http", "headers": [(b"x-forwarded-for", b"192.0.2.7")]}
+            scope: Scope = {"type": "http", "client": peer, "scheme": "http", "headers": [(b"x-forwarded-for", b"192.0.2.7")]}
             proxies.apply(scope)
             assert scope["client"] == ("192.0.2.7", 0)
     assert len(proxies._known) <= 1_024
