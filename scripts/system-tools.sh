@@ -9,6 +9,8 @@ tools=(
     wrk:wrk
     h2load:nghttp2-client
     ab:apache2-utils
+    node:nodejs
+    npm:npm
     redis-server:redis-server
     nginx:nginx-light
     haproxy:haproxy

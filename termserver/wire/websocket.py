@@ -325,7 +325,7 @@ class WebSocket:
             except UnicodeDecodeError:
                 raise _BrokenError(_INVALID_DATA, "a close reason that is not UTF-8") from None
         if self.phase is OPEN:
-            self._out.append(_close_frame(payload[:2]))
+            self._out.append(_close_frame(payload))
         self._end(DONE)
         events.append(Closed(code, reason))
 
