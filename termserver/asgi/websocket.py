@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from termserver.asgi.app import Application, Message
 from termserver.asgi.scope import Scope
 from termserver.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage
-from termserver.wire.events import Closed, HttpEngine, Request, SocketEngine, SocketEvent, is_close_code
+from termserver.wire.events import Closed, Fields, HttpEngine, Request, SocketEngine, SocketEvent, is_close_code
 from termserver.wire.handshake import Opening
 
 logger = logging.getLogger("termserver")
@@ -40,8 +40,8 @@ class SocketOutlet(Protocol):
     def writable(self) -> bool:
         """Whether the peer keeps up: less than the high-water mark waits to be sent."""
 
-    def upgrade(self, exchange: "WebSocketExchange", headers: list[tuple[bytes, bytes]]) -> None:
-        """Answer that the socket begins, then say `exchange.opened`."""
+    def upgrade(self, exchange: "WebSocketExchange", headers: Fields, window_bits: int) -> None:
+        """Answer that the socket begins, with these fields and this deflate window, then say `exchange.opened`."""
 
     def flush(self) -> None:
         """Send what the engine has to say."""
@@ -87,6 +87,7 @@ class WebSocketExchange:
         "_connected",
         "_engine",
         "_gone",
+        "_opening",
         "_outlet",
         "_queue",
         "_sending",
@@ -95,7 +96,6 @@ class WebSocketExchange:
         "_stage",
         "_waiters",
         "held",
-        "opening",
         "queue_limit",
         "request",
         "running",
@@ -111,7 +111,6 @@ class WebSocketExchange:
         `started` is for the owner.
         """
         self.request = request
-        self.opening = opening
         self.queue_limit = queue_limit
         self.held = False
         self.status = 0
@@ -120,6 +119,7 @@ class WebSocketExchange:
         self.task: asyncio.Task[None] | None = None
         self.running = True  # until the application's call is over
         self._engine: HttpEngine | None = engine  # until the verdict
+        self._opening: Opening | None = opening  # until then too
         self._socket: SocketEngine | None = None  # from then on
         self._outlet = outlet
         self._stage = VERDICT
@@ -167,7 +167,7 @@ class WebSocketExchange:
 
     def opened(self, socket: SocketEngine, outlet: SocketOutlet) -> None:
         """Note that the answer is out, and what the connection is now."""
-        self._socket, self._outlet, self._engine = socket, outlet, None
+        self._socket, self._outlet, self._engine, self._opening = socket, outlet, None, None
         self._stage = OPEN
 
     def feed(self, events: list[SocketEvent]) -> None:
@@ -314,9 +314,10 @@ class WebSocketExchange:
         subprotocol = message.get("subprotocol")
         if subprotocol is not None and not isinstance(subprotocol, str):
             raise InvalidMessage(f"the subprotocol is a string or None, not {type(subprotocol).__name__}")
-        headers = self.opening.answer(subprotocol, message.get("headers") or ())
+        opening: Opening = self._opening  # type: ignore[assignment]  # it is there until the verdict
+        headers = opening.answer(subprotocol, message.get("headers") or ())
         self.status = _ACCEPTED
-        self._outlet.upgrade(self, headers)
+        self._outlet.upgrade(self, headers, opening.window_bits)
 
     def _close(self, code: object, reason: object) -> None:
         code = _NORMAL if code is None else code

@@ -32,6 +32,7 @@ from termserver.net.sendfile import send_file
 from termserver.net.websocket import SocketConnection
 from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpEngine, Rejected, Request
 from termserver.wire.handshake import HandshakeRefused
+from termserver.wire.websocket import WebSocket
 
 if TYPE_CHECKING:
     from termserver.net.server import Server
@@ -231,17 +232,18 @@ class Connection:
         """Hand a WebSocket to the application, unless the server refuses it."""
         server = self._server
         try:
-            exchange = server.open_socket(self._engine, self, request)
+            opening = server.judge_handshake(request)
         except HandshakeRefused as refused:
             self._rejected(self._engine.reject(refused.status, refused.reason, refused.headers))
             return
+        exchange = WebSocketExchange(self._engine, self, request, opening, queue_limit=server.config.limits.websocket_queue)
         self._take_up(exchange)
         base = self._base_scope()
-        scope = websocket_scope(base, request, exchange.opening.subprotocols, server.socket_extensions, server.state)
+        scope = websocket_scope(base, request, opening.subprotocols, server.socket_extensions, server.state)
         if server.proxies is not None:
             server.proxies.apply(scope)
         server.running += 1
-        server.log_step("CONNECTING", exchange, base)
+        server.log_step("CONNECTING", exchange, base["client"])
         exchange.task = start_task(exchange.run(server.app, scope), server.loop, server.context.copy())
 
     def _take_up(self, exchange: Exchange) -> None:
@@ -263,7 +265,7 @@ class Connection:
             self._base = self._server.base_scope(self.transport)
         return self._base
 
-    def upgrade(self, exchange: WebSocketExchange, headers: Fields) -> None:
+    def upgrade(self, exchange: WebSocketExchange, headers: Fields, window_bits: int) -> None:
         """Answer 101 and hand the connection over (asgi.websocket.SocketOutlet)."""
         rest = self._engine.upgrade(exchange.request.stream, headers)
         self.flush()
@@ -271,11 +273,12 @@ class Connection:
         if self._paused:
             self._pause(on=False)
         self._waiters.wake()
-        successor = SocketConnection(self._server, self.transport, exchange, self._base_scope(), writable=self.writable)
+        engine = WebSocket(self._server.socket_terms, window_bits)
+        successor = SocketConnection(self._server, self.transport, exchange, engine, self._base_scope()["client"])
         if not isinstance(self.transport, LoopTransport):
             self._successor = successor
         self._server.switched((self, self._pace), successor)
-        successor.begin(rest)
+        successor.begin(rest, writable=self.writable)
 
     def _settle(self) -> None:
         """End a turn: send what is to be sent, then close, wait, or go on reading."""
@@ -541,4 +544,4 @@ class Connection:
         return True
 
     def _record(self, exchange: Exchange) -> None:
-        self._server.record(exchange, self._base)
+        self._server.record(exchange, self._base["client"] if self._base is not None else None)

@@ -80,8 +80,9 @@ class LoopTransport(asyncio.Protocol):
             self.abortConnection()
             return
         # Trap: asked for later, the names of a connection that was reset are None, which must not look like a Unix socket's.
-        self._peer, self._host = twisted_address(peer), twisted_address(host)
-        protocol: Any = self.factory.buildProtocol(self._peer)
+        # They are kept as the loop gives them: Twisted's objects for them are large, and thousands of connections sit idle.
+        self._peer, self._host = peer, host
+        protocol: Any = self.factory.buildProtocol(twisted_address(peer))
         if protocol is None:
             self.abortConnection()
             return
@@ -172,11 +173,11 @@ class LoopTransport(asyncio.Protocol):
 
     def getPeer(self) -> IAddress:
         """Give the client's address."""
-        return self._peer
+        return twisted_address(self._peer)
 
     def getHost(self) -> IAddress:
         """Give our side's address."""
-        return self._host
+        return twisted_address(self._host)
 
     def _is_unix(self) -> bool:
         handle = self.getHandle()

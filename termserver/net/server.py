@@ -31,14 +31,14 @@ from termserver.net.ports import Ports, connection_facts
 from termserver.net.websocket import SocketConnection
 from termserver.observe.access import AccessLog
 from termserver.observe.log import RateLimited
-from termserver.wire.events import HttpEngine, Rejected, Request
+from termserver.wire.events import Rejected, Request
 from termserver.wire.fieldblock import Underscores
 from termserver.wire.fields import NO_BODY
-from termserver.wire.handshake import HandshakeRefused, read_opening
+from termserver.wire.handshake import HandshakeRefused, Opening, read_opening
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import Http1
 from termserver.wire.response import DefaultFields
-from termserver.wire.websocket import Terms, WebSocket
+from termserver.wire.websocket import Terms
 
 logger = logging.getLogger("termserver")
 _CLIENT_LEFT: Final = 499  # nginx's status for a client that left before it was answered
@@ -107,7 +107,7 @@ class Server:
             "websocket.http.response": {},
             "termserver.shutdown": {"event": self.stopping},
         }
-        self._terms = Terms(config.limits)
+        self.socket_terms = Terms(config.limits)
         self._origins = frozenset(origin.lower().encode() for origin in config.allowed_origins)
         self.farewell_seconds = 0.0  # in which WebSockets are closed when the server stops
         self.farewell_code = config.websocket_stop_code
@@ -274,16 +274,11 @@ class Server:
         if self.stage is DRAINING:
             after.drain()
 
-    def open_socket(self, engine: HttpEngine, connection: Connection, request: Request) -> WebSocketExchange:
-        """Judge a handshake. Raises `HandshakeRefused`."""
+    def judge_handshake(self, request: Request) -> Opening:
+        """Judge a request for a WebSocket. Raises `HandshakeRefused`."""
         if self.stage is DRAINING:
             raise HandshakeRefused(503, "a WebSocket handshake while the server stops")
-        opening = read_opening(request, deflate=self.config.websocket_deflate, origins=self._origins)
-        return WebSocketExchange(engine, connection, request, opening, queue_limit=self.config.limits.websocket_queue)
-
-    def socket_engine(self, exchange: WebSocketExchange) -> WebSocket:
-        """Make the engine of an accepted socket."""
-        return WebSocket(self._terms, exchange.opening.window_bits)
+        return read_opening(request, deflate=self.config.websocket_deflate, origins=self._origins)
 
     def base_scope(self, transport: Any) -> Scope:
         """Give what all requests of a connection have in common."""
@@ -324,19 +319,18 @@ class Server:
         """A connection was ended because its peer did not take part."""
         self._rejections.log(logging.INFO, reason, "Cut a connection: %s", reason)
 
-    def log_step(self, step: str, exchange: WebSocketExchange, scope: Scope | None) -> None:
+    def log_step(self, step: str, exchange: WebSocketExchange, client: tuple[str, int] | None) -> None:
         """Write a line for a step in a WebSocket's life, where the format has one."""
         if self._access_log is not None:
-            self._access_log.websocket(f"WS{step}", exchange.request, scope["client"] if scope is not None else None)
+            self._access_log.websocket(f"WS{step}", exchange.request, client)
 
-    def record(self, exchange: Exchange, scope: Scope | None) -> None:
+    def record(self, exchange: Exchange, client: tuple[str, int] | None) -> None:
         """Write the access log's line: a WebSocket's at its end, unless the format has one for each of its steps."""
         if self._access_log is not None:
             if isinstance(exchange, WebSocketExchange) and self._access_log.names_websocket_steps:
                 if exchange.status != _SWITCHING:
-                    self.log_step("REJECT", exchange, scope)
+                    self.log_step("REJECT", exchange, client)
                 return
-            client = scope["client"] if scope is not None else None
             size = 0 if exchange.request.method == "HEAD" or exchange.status in NO_BODY else exchange.sent
             seconds = time.monotonic() - exchange.started
             try:

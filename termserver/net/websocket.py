@@ -13,7 +13,6 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPush
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from termserver.asgi.scope import Scope
 from termserver.asgi.websocket import WebSocketExchange
 from termserver.net.endings import Waiters, cut_when_taken, release_producer, shut_writing, unacknowledged
 from termserver.net.endpoints import LoopTransport
@@ -36,7 +35,7 @@ class SocketConnection:
     """One WebSocket. Also the `SocketOutlet` of its exchange, from the acceptance on."""
 
     __slots__ = (
-        "_base",
+        "_client",
         "_ended",
         "_engine",
         "_exchange",
@@ -52,32 +51,34 @@ class SocketConnection:
 
     transport: Any  # ITransport, or LoopTransport with more
 
-    def __init__(self, server: "Server", transport: Any, exchange: WebSocketExchange, base: Scope, *, writable: bool) -> None:
-        """Take over a transport on which the answer to the handshake was written."""
+    def __init__(
+        self, server: "Server", transport: Any, exchange: WebSocketExchange, engine: SocketEngine, client: tuple[str, int] | None
+    ) -> None:
+        """Take over a transport on which the answer to the handshake was written. `client` is for the access log."""
         now = self.heard_at = monotonic()
         self._server = server
         self.transport = transport
         self._exchange = exchange
-        self._base = base
-        self._engine: SocketEngine = server.socket_engine(exchange)
+        self._client = client
+        self._engine = engine
         self._waiters = Waiters()
         self._ended = OPEN
         self._written = 0
         self.paused = False
-        self.writable = writable
+        self.writable = True
         self.heartbeat = Heartbeat(self, server.config.timeouts, now)
 
-    def begin(self, rest: bytes) -> None:
-        """Read from now on, `rest` first."""
+    def begin(self, rest: bytes, *, writable: bool) -> None:
+        """Read from now on, `rest` first; `writable`: whether the client keeps up so far."""
         transport = self.transport
         transport.unregisterProducer()
         transport.registerProducer(self, True)
         if isinstance(transport, LoopTransport):
             transport.switch(self)
-        if not self.writable:
+        if not writable:
             self.pauseProducing()
         self._exchange.opened(self._engine, self)
-        self._server.log_step("CONNECT", self._exchange, self._base)
+        self._server.log_step("CONNECT", self._exchange, self._client)
         if rest:
             self.dataReceived(rest)
 
@@ -116,8 +117,8 @@ class SocketConnection:
         exchange, server = self._exchange, self._server
         exchange.lost()
         if server.times_requests:
-            server.record(exchange, self._base)
-            server.log_step("DISCONNECT", exchange, self._base)
+            server.record(exchange, self._client)
+            server.log_step("DISCONNECT", exchange, self._client)
         if exchange.running:
             server.left_behind(exchange)
         server.closed(self, self.heartbeat)
@@ -178,7 +179,7 @@ class SocketConnection:
             self.paused = self._exchange.held = True
             self.transport.pauseProducing()
 
-    def upgrade(self, exchange: WebSocketExchange, headers: Fields) -> None:
+    def upgrade(self, exchange: WebSocketExchange, headers: Fields, window_bits: int) -> None:
         """Never asked for again: the socket is open."""
 
     def finished(self, exchange: WebSocketExchange) -> None:
