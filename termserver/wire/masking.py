@@ -1,6 +1,6 @@
 """Undoing a client's masking (RFC 6455 §5.3): every payload byte is XORed with one of four. No I/O.
 
-Short payloads are XORed as two integers. From 256 bytes on the C function under autobahn's masker (NVX, SSE2) does it, in a buffer that is
+Short payloads are XORed as two integers. From 384 bytes on the C function under autobahn's masker (NVX, SSE2) does it, in a buffer that is
 kept: autobahn's own wrapper makes two buffers and a garbage-collected handle for each payload, which costs more than the work
 (benchmarks/micro/unmask.py). Where autobahn was built without NVX, its masker in Python serves.
 """
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from autobahn.websocket.xormasker import create_xor_masker
 
-_BY_INTEGER: Final = 256  # bytes below which two integers are cheaper
+_BY_INTEGER: Final = 384  # bytes below which two integers are cheaper
 _BUFFER: Final = 262_144  # as much as one read brings; a multiple of four, so that the mask is not turned between two parts
 
 
