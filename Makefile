@@ -8,7 +8,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test system-tools test-optimized test-versions test-core test-full coverage lint format bench bench-micro clean
+.PHONY: help demo test system-tools test-optimized test-versions test-core test-full coverage lint format conformance bench bench-micro clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -19,6 +19,8 @@ ifeq ($(VERSION),)
 endif
 VENV := .venvs/$(VERSION)
 IN := $(VENV)/bin
+NODE := .venvs/node
+export NODE_PATH := $(CURDIR)/$(NODE)/node_modules
 PIP := python -m pip --quiet --disable-pip-version-check
 
 # -P keeps the working tree out of sys.path: `import termserver` finds the wheel.
@@ -32,7 +34,7 @@ help:  ## This list
 
 demo: .venv/.installed  ## Install and serve the example on http://127.0.0.1:$PORT/ (PORT=8000)
 	cd examples/chat && ../../.venv/bin/python manage.py demo
-	@printf '\n  Open  http://127.0.0.1:$(PORT)/  and log in as  admin  with password  admin.  Ctrl-C ends it.\n\n'
+	@printf '\n  Open  http://127.0.0.1:$(PORT)/  and log in as  admin  or, in a second window,  guest  (passwords: the same).  Ctrl-C ends it.\n\n'
 	@cd examples/chat && exec ../../.venv/bin/termserver chat.asgi:application --bind 127.0.0.1:$(PORT)
 
 .venv/.installed: pyproject.toml examples/chat/requirements.txt
@@ -58,7 +60,7 @@ test-versions:  ## Core tests on every other interpreter found
 test-core: $(VENV)/.wheel  ## Core tests: no outside programs, a minute at most
 	$(PYTEST) -q $(CORE)
 
-test-full: $(VENV)/.wheel  ## The full suite; wire and asgi have to be covered to 100 %
+test-full: $(VENV)/.wheel $(NODE)/.installed  ## The full suite; wire and asgi have to be covered to 100 %
 	$(IN)/python -P -m coverage run -m pytest tests
 	@$(IN)/coverage report --include '$(PURE)' --fail-under 100 >.coverage-report || { cat .coverage-report; exit 1; }
 
@@ -75,6 +77,10 @@ lint: $(VENV)/.lint  ## ruff and mypy
 format: $(VENV)/.lint  ## Let ruff format and repair what it can
 	$(IN)/ruff format
 	$(IN)/ruff check --fix
+
+# Without -P: the runner's modules stand beside it, and the working tree is not on its path.
+conformance: $(VENV)/.wheel  ## Autobahn|Testsuite against termserver's WebSockets: docs/conformance.md (needs CPython 2.7)
+	$(IN)/python tests/conformance/autobahn.py $(OPTIONS)
 
 bench:  ## termserver and its peers under load: a table and a plot (OPTIONS='--help' says what there is to choose)
 	$(PYTHON) -m benchmarks.load $(OPTIONS)
@@ -102,6 +108,13 @@ $(VENV)/.dependencies: pyproject.toml examples/chat/requirements.txt $(VENV)/.pi
 
 $(VENV)/.wheel: dist/.wheel $(VENV)/.dependencies
 	$(IN)/$(PIP) install --force-reinstall --no-deps dist/*.whl
+	@touch $@
+
+# Clients from npm; where there is no npm, the tests that need them are skipped.
+$(NODE)/.installed: tests/e2e/node/package.json
+	mkdir -p $(NODE)
+	cp $< $(NODE)
+	if command -v npm >/dev/null; then cd $(NODE) && npm install --silent --no-audit --no-fund --no-package-lock; fi
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml $(VENV)/.wheel

@@ -44,6 +44,7 @@ OPEN, CLOSE, LINGER, RESET, _ = Ending
 A_REQUEST: Final = Awaiting.REQUEST
 A_APPLICATION: Final = Awaiting.APPLICATION
 _MOST_LEFTOVERS: Final = 8  # calls of one connection that go on after their response; with more, its next request waits
+_PROBE_SECONDS: Final = 0.02
 _HEAD_SIZE: Final = 256  # bytes of a response's head, more or less
 _TURN_SIZE: Final = 65_536  # bytes of responses to pipelined requests that leave in one write
 
@@ -55,6 +56,7 @@ class Connection:
     __slots__ = (
         "_application_timed",
         "_base",
+        "_congested",
         "_ended",
         "_engine",
         "_exchange",
@@ -64,6 +66,7 @@ class Connection:
         "_opened",
         "_pace",
         "_paused",
+        "_probing",
         "_server",
         "_successor",
         "_unsent",
@@ -86,6 +89,8 @@ class Connection:
         self._waiters = Waiters()
         self._ended = OPEN
         self._in_turn = self._input_over = self._paused = False
+        self._congested = False  # the transport's buffer is full
+        self._probing = False  # bytes are out to a client that shut its side: does it answer with a reset?
         self._written = self._unsent = self._leftovers = 0
         self.writable = True
         self.sends_files = False
@@ -173,14 +178,16 @@ class Connection:
 
     def pauseProducing(self) -> None:
         """The client does not read as fast as it is sent to."""
-        self.writable = False
+        self._congested, self.writable = True, False
         self._pace.write_blocked(monotonic())
 
     def resumeProducing(self) -> None:
         """It does again."""
-        self.writable = True
+        self._congested = False
         self._pace.write_free()
-        self._waiters.wake()
+        if not self._probing:
+            self.writable = True
+            self._waiters.wake()
         if self._ended is not OPEN:
             release_producer(self.transport)
             if self._ended is LINGER:
@@ -343,6 +350,22 @@ class Connection:
         if data and self._ended is OPEN:
             self._written += len(data)
             self.transport.write(data)
+            if self._input_over:
+                self._probe()
+
+    def _probe(self) -> None:
+        """See whether a client that shut its side has left: then it answers our bytes with a reset. `send()` waits a moment for that."""
+        if not self._probing and isinstance(self.transport, LoopTransport):
+            self._probing, self.writable = True, False
+            self._server.loop.call_later(_PROBE_SECONDS, self._look_for_reset, context=self._server.context)
+
+    def _look_for_reset(self) -> None:
+        self._probing = False
+        if self._ended is OPEN and self.transport.was_reset():
+            self._cut()
+        elif not self._congested:
+            self.writable = True
+            self._waiters.wake()
 
     def resume_reading(self) -> None:
         """The application took some of the body."""
@@ -530,18 +553,12 @@ class Connection:
         else:
             self._close()
 
-    def half_closed_for_long(self, seconds: float) -> bool:
-        """Take a client that shut its side for gone, as far as the application is concerned; its answer is still sent if there is one.
-
-        A response that has begun will find out by itself with its next part, so it is given more time. Answer whether it was told.
-        """
+    def half_closed_for_long(self) -> None:
+        """Take a client that shut its side for gone, as far as the application is concerned; its answer is still sent if there is one."""
         exchange = self._exchange
-        if exchange is not None and exchange.begun and seconds < self._server.config.timeouts.application_close:
-            return False
         self.tell_disconnect()
         if exchange is not None and exchange.running:  # nearly every client that shuts its side has left (spec limits L47)
             self._server.left_behind(exchange)
-        return True
 
     def _record(self, exchange: Exchange) -> None:
         self._server.record(exchange, self._base["client"] if self._base is not None else None)

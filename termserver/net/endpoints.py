@@ -32,6 +32,8 @@ from zope.interface import implementer
 _DONE: Final = Failure(ConnectionDone())
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 _INT: Final = struct.Struct("i")
+_TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)
+_TCP_CLOSE: Final = 7  # Linux's state of a connection that is over
 _RETRY: Final = 0.1  # seconds after a listener could not be opened again
 
 
@@ -203,6 +205,13 @@ class LoopTransport(asyncio.Protocol):
         except OSError:  # not known on this system
             return waiting
         return waiting + int(_INT.unpack(queued)[0])
+
+    def was_reset(self) -> bool:
+        """Whether the peer has reset the connection, which nobody reads any more since it shut its side. False where it is not known."""
+        handle = self.getHandle()
+        if _TCP_INFO is None or handle is None or self._lost or handle.family == socket.AF_UNIX:
+            return False
+        return handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] == _TCP_CLOSE
 
     def set_buffer_limits(self, high: int, low: int) -> None:
         """Say at how many unsent bytes the producer is paused and resumed."""

@@ -41,8 +41,8 @@ class Paced(Protocol):
     def farewell_over(self) -> None:
         """The peer does not go away: close, or if that was done cut."""
 
-    def half_closed_for_long(self, seconds: float) -> bool:
-        """The peer shut its side that long ago and nothing shows that it still reads; answer whether that settles it."""
+    def half_closed_for_long(self) -> None:
+        """The peer shut its side a while ago, and nothing shows that it still reads."""
 
 
 class SlowReader:
@@ -258,5 +258,6 @@ class Pace:
         """A peer that is gone answers our bytes with RST: whoever took some since its FIN is still reading."""
         if progress > self._half_closed_progress:
             self._half_closed_at, self._half_closed_progress = now, progress
-        elif self._connection.half_closed_for_long(now - self._half_closed_at):
+        else:
             self._half_closed_at = math.inf
+            self._connection.half_closed_for_long()

@@ -392,7 +392,7 @@ async def test_half_closed_for_long_is_told_and_watched() -> None:
     talk = Talk(held)
     await talk.receive(GET)
     talk.connection.readConnectionLost()
-    assert talk.connection.half_closed_for_long(1.0)
+    talk.connection.half_closed_for_long()
     assert talk.server.departures.exchanges() == [talk.connection.exchange]
     held.go.set()
     await turns()

@@ -12,6 +12,7 @@ ALLOWED_HOSTS = os.environ.get("CHAT_ALLOWED_HOSTS", "localhost 127.0.0.1 [::1]"
 INSTALLED_APPS = [
     "rooms",
     "transfers",
+    "channels",
     "servestatic",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -57,6 +58,20 @@ DATABASES = {
         "OPTIONS": {"init_command": "PRAGMA journal_mode=WAL", "transaction_mode": "IMMEDIATE"},
     },
 }
+
+# What is said in a room reaches its other members through a channel layer: in this process's memory, or through Redis, which several
+# processes share.
+if redis := os.environ.get("CHAT_REDIS"):
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            # redis-py 8 gives up a read after 5 s, just when the layer's own wait for a message would end: an error in every consumer that
+            # hears nothing for so long (github.com/django/channels_redis/issues/422). The layer bounds its waits itself.
+            "CONFIG": {"hosts": [{"address": redis, "socket_timeout": None}]},
+        },
+    }
+else:
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},

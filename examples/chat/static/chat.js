@@ -1,7 +1,7 @@
 "use strict";
 
 // A letter and a colour for every name.
-for (const avatar of document.querySelectorAll(".avatar")) {
+function paint(avatar) {
   const name = avatar.dataset.name;
   const hue = [...name].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
   avatar.textContent = name[0].toUpperCase();
@@ -9,14 +9,17 @@ for (const avatar of document.querySelectorAll(".avatar")) {
 }
 
 // Times as the reader's clock shows them.
-for (const time of document.querySelectorAll("time[datetime]")) {
+function localize(time) {
   const options = { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
   time.textContent = new Date(time.dateTime).toLocaleString(undefined, options);
 }
 
+for (const avatar of document.querySelectorAll(".avatar")) paint(avatar);
+for (const time of document.querySelectorAll("time[datetime]")) localize(time);
+
 // A room opens at its end; Enter sends, Shift+Enter makes a line.
 const messages = document.getElementById("messages");
-if (messages) messages.scrollTop = messages.scrollHeight;
+messages?.scrollTo(0, messages.scrollHeight);
 
 const compose = document.getElementById("compose");
 compose?.addEventListener("keydown", (event) => {

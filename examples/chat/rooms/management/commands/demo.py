@@ -18,25 +18,26 @@ ROOMS = {
 
 
 class Command(BaseCommand):
-    """Migrate, then fill an empty database with two rooms and a user admin whose password is admin."""
+    """Migrate, then fill an empty database with two rooms and the users admin and guest, whose passwords are their names."""
 
     help = __doc__
 
     def handle(self, *_args: object, **_options: object) -> None:
         """Do it; a database with users in it is migrated and otherwise left alone."""
         if not settings.DEBUG:
-            message = "demo makes a user with a password that everybody knows: it needs DEBUG (CHAT_DEBUG=1)"
+            message = "demo makes users with passwords that everybody knows: it needs DEBUG (CHAT_DEBUG=1)"
             raise CommandError(message)
         call_command("migrate", verbosity=0)
         if get_user_model().objects.exists():
             self.stdout.write("The database has users already: nothing added.")
             return
         self._fill()
-        self.stdout.write("Made two rooms and the user admin, password admin.")
+        self.stdout.write("Made two rooms and the users admin and guest; their passwords are their names.")
 
     @transaction.atomic
     def _fill(self) -> None:
         admin = get_user_model().objects.create_superuser("admin", "admin@example.com", "admin")
+        get_user_model().objects.create_user("guest", password="guest")  # noqa: S106 (that is the point)
         for name, (topic, texts) in ROOMS.items():
             room = Room.objects.create(name=name, topic=topic)
             Message.objects.bulk_create(Message(room=room, author=admin, text=text) for text in texts)
