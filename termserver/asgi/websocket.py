@@ -125,7 +125,7 @@ class WebSocketExchange:
         self._stage = VERDICT
         self._connected = False  # whether websocket.connect was handed out
         self._queue: list[SocketEvent] = []
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
         self._gone = self._sending = False
         self._closed_at = 0.0  # loop time of the end
         self._silent = 0  # messages that were sent after it
@@ -239,7 +239,14 @@ class WebSocketExchange:
             return {"type": "websocket.connect"}
         queue = self._queue
         while not queue:
-            await self._wait()
+            # Each waiter has a future of its own: cancelling one call of `receive()` leaves the others waiting. It stands here and not in a
+            # coroutine of its own, because that is what an idle socket consists of.
+            future = asyncio.get_running_loop().create_future()
+            self._waiters.append(future)
+            try:
+                await future
+            finally:
+                self._waiters.remove(future)
         event = queue.pop(0)
         if self.held and len(queue) <= self.queue_limit >> 1:
             self._outlet.resume_reading()
@@ -249,20 +256,8 @@ class WebSocketExchange:
             return {"type": "websocket.receive", "bytes": event}
         return {"type": "websocket.disconnect", "code": event.code, "reason": event.reason}  # type: ignore[union-attr]
 
-    async def _wait(self) -> None:
-        """Wait for news. Each waiter has a future of its own: cancelling one call of `receive()` leaves the others waiting."""
-        future = asyncio.get_running_loop().create_future()
-        if self._waiters is None:
-            self._waiters = [future]
-        else:
-            self._waiters.append(future)
-        try:
-            await future
-        finally:
-            self._waiters.remove(future)
-
     def _wake(self) -> None:
-        for future in self._waiters or ():
+        for future in self._waiters:
             if not future.done():
                 future.set_result(None)
 
