@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.load import idle
 from benchmarks.load.environment import choose_cores, find_python, machine, prepare
 from benchmarks.load.report import Report, verdicts
 from benchmarks.load.rounds import Plan, run_scenario
-from benchmarks.load.scenarios import SCENARIOS
+from benchmarks.load.scenarios import SCENARIOS, Load
 from benchmarks.load.servers import SERVERS, TERMSERVER, parse_also
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 _METHOD = (
     "one worker pinned to one core, load generator on another; {rounds} rounds of {seconds:g} s interleaved between the servers after a "
-    "warm-up, medians reported; CPU is user + system of the whole process tree ÷ requests answered; spread is (max − min) ÷ median of it"
+    "warm-up, medians reported; CPU is user + system of the whole process tree ÷ requests answered (messages, …); "
+    "spread is (max − min) ÷ median of it"
 )
 
 
@@ -35,6 +38,7 @@ def _options() -> argparse.Namespace:
                         help="another server: arguments of the interpreter with {port} and perhaps {app}")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each server (default %(default)s)")
     parser.add_argument("--seconds", type=int, default=5, help="length of a round in whole seconds (default %(default)s)")
+    parser.add_argument("--sockets", type=int, help="how many to open in ws-idle (default: 10000)")
     parser.add_argument("--python", action="append", help="interpreter or version to run servers with (may be repeated; default: this one)")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"), help="directory of the results")
     parser.add_argument("--check", action="store_true", help="exit with status 1 if a budget is missed or a server could not be measured")
@@ -44,6 +48,7 @@ def _options() -> argparse.Namespace:
 def _command(options: argparse.Namespace, environments: list[Environment]) -> str:
     """Answer the command line as it is reported: versions instead of the paths of this machine."""
     parts = ["python -m benchmarks.load", f"--rounds {options.rounds}", f"--seconds {options.seconds}"]
+    parts += [f"--sockets {options.sockets}"] if options.sockets else []
     parts += [f"--python {environment.version}" for environment in environments]
     parts += [f"--scenario {name}" for name in options.scenario or ()] + [f"--server {name}" for name in options.server or ()]
     return " ".join(parts + [f"--also {server.name}=…" for server in options.also])
@@ -61,6 +66,8 @@ def main() -> int:
     """Run it; answer the exit status."""
     options = _options()
     signal.signal(signal.SIGTERM, _end)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # servers and load generators inherit it
     missing = [tool for tool in ("wrk", "taskset") if shutil.which(tool) is None]
     if missing:
         _tell(f"needs {' and '.join(missing)} on PATH")
@@ -70,10 +77,12 @@ def main() -> int:
     environments = [prepare(find_python(name), project=TERMSERVER in servers) for name in options.python or [sys.executable]]
     cells: list[Cell] = []
     for environment in environments:
-        plan = Plan(environment, options.rounds, options.seconds, cores)
+        plan = Plan(environment, options.rounds, options.seconds, cores, options.sockets)
         for name in options.scenario or SCENARIOS:
             _tell(f"{name}, Python {environment.version}")
-            cells += run_scenario(SCENARIOS[name], servers, plan, _tell)
+            scenario = SCENARIOS[name]
+            run = idle.run_scenario if scenario.load is Load.IDLE else run_scenario
+            cells += run(scenario, [server for server in servers if server.takes_part(scenario)], plan, _tell)
     method = _METHOD.format(rounds=options.rounds, seconds=options.seconds)
     report = Report(machine(), _command(options, environments), method, environments, cells)
     report.write(options.output)

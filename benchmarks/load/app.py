@@ -13,6 +13,8 @@ Send = Callable[[Message], Awaitable[None]]
 GREETING = b"Hello, World!"
 PAGE = b"0123456789abcdef" * 4096
 UPLOAD_BYTES = 1 << 20
+TO_ALL = "to all"
+NEWS = "news for everybody in the room: ".ljust(200, ".")
 
 
 def _start(status: int, length: int) -> Message:
@@ -21,6 +23,7 @@ def _start(status: int, length: int) -> Message:
 
 
 _HELLO_START, _HELLO_BODY = _start(200, len(GREETING)), {"type": "http.response.body", "body": GREETING}
+_ACCEPT: Message = {"type": "websocket.accept"}
 _PAGE_START, _PAGE_BODY = _start(200, len(PAGE)), {"type": "http.response.body", "body": PAGE}
 
 
@@ -56,9 +59,47 @@ async def upload(scope: Message, receive: Receive, send: Send) -> None:
     return await send({"type": "http.response.body", "body": body})
 
 
+async def echo(scope: Message, receive: Receive, send: Send) -> None:
+    """Send every message back."""
+    if scope["type"] != "websocket":
+        return await _lifespan(scope, receive, send)
+    await receive()
+    await send(_ACCEPT)
+    while (message := await receive())["type"] == "websocket.receive":
+        text = message.get("text")
+        if text is not None:
+            await send({"type": "websocket.send", "text": text})
+        else:
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+    return None
+
+
+_members: set[Send] = set()
+
+
+async def broadcast(scope: Message, receive: Receive, send: Send) -> None:
+    """Send the news to all members of the room when one of them asks for it, and to the one who says anything else.
+
+    The shape is that of the connection manager in FastAPI's documentation, which so many programs have copied: one loop, in the task of the
+    connection that asked, that awaits every member's `send` with a message of its own.
+    """
+    if scope["type"] != "websocket":
+        return await _lifespan(scope, receive, send)
+    await receive()
+    await send(_ACCEPT)
+    _members.add(send)
+    try:
+        while (message := await receive())["type"] == "websocket.receive":
+            for member in tuple(_members) if message["text"] == TO_ALL else (send,):
+                await member({"type": "websocket.send", "text": NEWS})
+    finally:
+        _members.discard(send)
+    return None
+
+
 async def _lifespan(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] != "lifespan":
-        message = f"expected an http or lifespan scope, got {scope['type']!r}"
+        message = f"expected another scope, got {scope['type']!r}"
         raise RuntimeError(message)
     await receive()
     await send({"type": "lifespan.startup.complete"})

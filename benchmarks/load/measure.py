@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from statistics import median
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _SESSION, _TIMES = 3, slice(11, 15)  # fields of /proc/<pid>/stat after the command's name, see proc_pid_stat(5)
 
 
@@ -48,6 +50,17 @@ def core_seconds(core: int) -> float:
     return (user + nice + system + irq + softirq + steal) / _TICKS
 
 
+def rss(session: int) -> int:
+    """Bytes of resident memory at this moment, summed over the tree."""
+    total = 0
+    for pid in session_members(session):
+        try:
+            total += int(Path("/proc", str(pid), "statm").read_text().split()[1]) * _PAGE
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return total
+
+
 def peak_rss(session: int) -> int:
     """Bytes of peak resident memory, summed over the tree (pages shared between its processes count for each)."""
     total = 0
@@ -58,6 +71,11 @@ def peak_rss(session: int) -> int:
             continue
         total += sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
     return total
+
+
+def percentile(ordered: list[int], percent: float) -> float:
+    """Answer a percentile of ordered nanoseconds as microseconds."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] / 1e3 if ordered else 0.0
 
 
 @dataclass(slots=True)
@@ -76,16 +94,25 @@ class Load:
 
 @dataclass(slots=True)
 class Sample:
-    """One round: the load, what it cost the server, and what else ran on the server's core meanwhile."""
+    """One round: the load, what it cost the server, and what else ran on the server's core meanwhile.
+
+    `grown` is what the server's memory has grown by with the connections of the round, in bytes, where that is measured.
+    """
 
     load: Load
     cpu_seconds: float
     foreign_seconds: float
+    grown: int | None = None
 
     @property
     def cpu_us(self) -> float:
         """CPU microseconds per request answered."""
         return self.cpu_seconds * 1e6 / self.load.requests if self.load.requests else float("inf")
+
+    @property
+    def socket_kib(self) -> float:
+        """KiB of memory per open connection, NaN where it was not measured."""
+        return nan if self.grown is None else self.grown / 1024 / self.load.requests
 
 
 @dataclass(slots=True)
@@ -105,10 +132,14 @@ class Cell:
         return median(sample.cpu_us for sample in self.samples)
 
     @property
-    def spread(self) -> float:
-        """Largest minus smallest round as a part of the median."""
-        values = [sample.cpu_us for sample in self.samples]
-        return (max(values) - min(values)) / self.cpu_us
+    def socket_kib(self) -> float:
+        """Median KiB of memory per open connection, NaN where it was not measured."""
+        return median(sample.socket_kib for sample in self.samples)
+
+    def spread(self, figure: str) -> float:
+        """Largest minus smallest round of a figure of the samples, as a part of its median."""
+        values = [getattr(sample, figure) for sample in self.samples]
+        return (max(values) - min(values)) / median(values)
 
     @property
     def throughput(self) -> float:

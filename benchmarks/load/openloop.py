@@ -23,7 +23,7 @@ from collections import deque
 from dataclasses import asdict
 from time import perf_counter_ns
 
-from benchmarks.load.measure import Load, Unusable
+from benchmarks.load.measure import Load, Unusable, percentile
 from benchmarks.load.running import ROOT
 from benchmarks.load.scenarios import SCENARIOS, Scenario
 
@@ -37,11 +37,6 @@ def arrivals(rate: float, seconds: float) -> list[int]:
     while (now := now + draw(rate)) < seconds:
         due.append(int(now * 1e9))
     return due
-
-
-def percentile(ordered: list[int], percent: float) -> float:
-    """Answer a percentile of ordered nanoseconds as microseconds."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] / 1e3 if ordered else 0.0
 
 
 class Client:

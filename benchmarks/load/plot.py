@@ -43,7 +43,7 @@ def draw(results: dict[str, Any], directory: Path) -> None:
 def _panel(panel: Any, scenario: str, cells: list[dict[str, Any]], pythons: list[str]) -> None:
     servers = list(dict.fromkeys(cell["server"] for cell in cells))
     height = 0.8 / len(pythons)
-    figure, unit = ("p99_us", "p99 latency, µs") if scenario == _P99_SCENARIO else ("cpu_us", "CPU µs per request")
+    figure, unit = _figure(scenario, cells[0])
     for cell in cells:
         turn = pythons.index(cell["python"])
         colour = (_OWN if cell["server"] == "termserver" else _PEER)[turn % 2]
@@ -55,6 +55,14 @@ def _panel(panel: Any, scenario: str, cells: list[dict[str, Any]], pythons: list
     panel.margins(x=0.25)
     panel.set_title(f"{scenario}: {unit}", fontsize=9, loc="left")
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def _figure(scenario: str, cell: dict[str, Any]) -> tuple[str, str]:
+    if scenario == _P99_SCENARIO:
+        return "p99_us", "p99 latency, µs"
+    if cell["socket_kib"] is not None:
+        return "socket_kib", f"KiB per {cell['counted']}"
+    return "cpu_us", f"CPU µs per {cell['counted']}"
 
 
 if __name__ == "__main__":

@@ -20,46 +20,53 @@ if TYPE_CHECKING:
     from benchmarks.load.measure import Cell
 
 _PEER_NAMES = frozenset(peer.name for peer in PEERS)
-_METRIC_NAMES = {Metric.CPU: "CPU", Metric.P99: "p99"}
+_METRIC_NAMES = {Metric.CPU: "CPU", Metric.P99: "p99", Metric.MEMORY: "memory"}
+_HEADINGS = {Metric.CPU: "CPU µs", Metric.MEMORY: "KiB"}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How one budget was kept: `ratio` is termserver ÷ `peer`."""
+    """How one budget was kept: `figure` is termserver ÷ `peer`, or termserver's own where the budget has none."""
 
     python: str
     scenario: str
     budget: Budget
-    peer: str
-    ratio: float
+    peer: str | None
+    figure: float
 
     @property
     def kept(self) -> bool:
-        """Whether the ratio is within the budget."""
-        return self.ratio <= self.budget.ratio
+        """Whether the figure is within the budget."""
+        return self.figure <= self.budget.limit
 
     def __str__(self) -> str:
         """Say it in one line of the table."""
-        against = f"{self.budget.peer} ({self.peer})" if self.budget.peer == BEST_PEER else self.peer
+        against = f" × {self.budget.peer} ({self.peer})" if self.budget.peer == BEST_PEER else f" × {self.peer}" if self.peer else " KiB"
         return (
-            f"{'kept' if self.kept else '**missed**'}: {_METRIC_NAMES[self.budget.metric]} {self.ratio:.2f} × {against}, "
-            f"budget ≤ {self.budget.ratio:.2f}"
+            f"{'kept' if self.kept else '**missed**'}: {_METRIC_NAMES[self.budget.metric]} {self.figure:.2f}{against}, "
+            f"budget ≤ {self.budget.limit:.2f}"
         )
 
 
 def verdicts(cells: Sequence[Cell]) -> list[Verdict]:
-    """Judge every budget for which both sides were measured in the same scenario under the same Python."""
+    """Judge every budget for which there are figures: of both sides in the same scenario under the same Python, or of termserver alone."""
     found = []
     for cell in cells:
         if cell.server == TERMSERVER.name and cell.samples:
             rivals = [other for other in _group(cells, cell) if other.server in _PEER_NAMES and other.samples]
-            for budget in SCENARIOS[cell.scenario].budgets:
-                candidates = [rival for rival in rivals if budget.peer in (BEST_PEER, rival.server)]
-                if candidates:
-                    best = min(candidates, key=lambda rival: _value(rival, budget.metric))
-                    ratio = _value(cell, budget.metric) / _value(best, budget.metric)
-                    found.append(Verdict(cell.python, cell.scenario, budget, best.server, ratio))
+            found += [verdict for budget in SCENARIOS[cell.scenario].budgets if (verdict := _judge(cell, budget, rivals))]
     return found
+
+
+def _judge(cell: Cell, budget: Budget, rivals: Sequence[Cell]) -> Verdict | None:
+    figure = _value(cell, budget.metric)
+    if budget.peer is None:
+        return Verdict(cell.python, cell.scenario, budget, None, figure)
+    candidates = [rival for rival in rivals if budget.peer in (BEST_PEER, rival.server)]
+    if not candidates:
+        return None
+    best = min(candidates, key=lambda rival: _value(rival, budget.metric))
+    return Verdict(cell.python, cell.scenario, budget, best.server, figure / _value(best, budget.metric))
 
 
 def _value(cell: Cell, metric: Metric) -> float:
@@ -110,7 +117,7 @@ class Report:
             "versions": self.versions(),
             "budgets": [
                 {"python": verdict.python, "scenario": verdict.scenario, "metric": verdict.budget.metric.value, "peer": verdict.peer,
-                 "ratio": round(verdict.ratio, 3), "budget": verdict.budget.ratio, "kept": verdict.kept}
+                 "figure": round(verdict.figure, 3), "budget": verdict.budget.limit, "kept": verdict.kept}
                 for verdict in verdicts(self.cells)
             ],
             "cells": [_cell_as_data(cell) for cell in self.cells],
@@ -130,24 +137,33 @@ class Report:
 def _cell_as_data(cell: Cell) -> dict[str, object]:
     data: dict[str, object] = {"python": cell.python, "scenario": cell.scenario, "server": cell.server, "flags": cell.flags}
     if cell.samples:
-        data |= {
-            "rounds": len(cell.samples), "cpu_us": round(cell.cpu_us, 2), "spread": round(cell.spread, 3), "busy": round(cell.busy, 3),
-            "throughput": round(cell.throughput), "peak_rss": cell.peak_rss,
+        scenario = SCENARIOS[cell.scenario]
+        idle = scenario.headline is Metric.MEMORY
+        figures = {
+            "cpu_us": None if idle else round(cell.cpu_us, 2), "socket_kib": round(cell.socket_kib, 2) if idle else None,
+            "spread": round(cell.spread(scenario.headline.value), 3), "busy": round(cell.busy, 4), "peak_rss": cell.peak_rss,
+            "throughput": None if idle else round(cell.throughput),
             "p50_us": None if isnan(cell.p50_us) else cell.p50_us, "p99_us": None if isnan(cell.p99_us) else cell.p99_us,
         }  # fmt: skip
+        data |= {"rounds": len(cell.samples), "counted": scenario.counted, **figures}
     return data
 
 
 def _section(group: Sequence[Cell], judged: Sequence[Verdict]) -> str:
     scenario = SCENARIOS[group[0].scenario]
     measured = {cell.server: cell for cell in group if cell.samples}
+    figure, counted = _HEADINGS[scenario.headline], scenario.counted
+    rate = "req/s" if counted == "request" else f"{counted}s/s".replace("ys/", "ies/")
+    connections = (
+        max((sample.load.requests for cell in group for sample in cell.samples), default=0) if scenario.load is Load.IDLE else None
+    )
     lines = [
         f"## {scenario.name}, Python {group[0].python}",
         "",
-        f"{scenario.about}; {scenario.connections} connections, {scenario.load.value}"
+        f"{scenario.about}; {connections or scenario.connections} connections, {scenario.load.value}"
         + ("; `req/s` is the rate it was loaded with" if scenario.load is Load.OPEN else ""),
         "",
-        "| server | CPU µs/request | spread | × granian | × uvicorn | req/s | core busy | p50 ms | p99 ms | peak RSS MiB | remarks |",
+        f"| server | {figure}/{counted} | spread | × granian | × uvicorn | {rate} | core busy | p50 ms | p99 ms | peak RSS MiB | remarks |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
         *(_row(cell, measured) for cell in group),
         "",
@@ -164,9 +180,13 @@ def _row(cell: Cell, measured: dict[str, Cell]) -> str:
     remarks = "; ".join(f"⚠ {flag}" for flag in cell.flags).replace("|", "\\|").replace("\n", " ")
     if not cell.samples:
         return f"| {cell.server} |" + " – |" * 9 + f" {remarks} |"
-    ratios = [f"{cell.cpu_us / measured[peer].cpu_us:.2f}" if peer in measured else "–" for peer in ("granian", "uvicorn")]
+    scenario = SCENARIOS[cell.scenario]
+    value = _value(cell, scenario.headline)
+    ratios = [f"{value / _value(measured[peer], scenario.headline):.2f}" if peer in measured else "–" for peer in ("granian", "uvicorn")]
+    idle = scenario.load is Load.IDLE
     figures = [
-        f"{cell.cpu_us:.1f}", f"{cell.spread:.0%}", *ratios, f"{cell.throughput:.0f}", f"{cell.busy:.0%}",
+        f"{value:.1f}", f"{cell.spread(scenario.headline.value):.0%}", *ratios, "–" if idle else f"{cell.throughput:.0f}",
+        f"{cell.busy:.1%}" if idle else f"{cell.busy:.0%}",
         _milliseconds(cell.p50_us), _milliseconds(cell.p99_us), f"{cell.peak_rss / (1 << 20):.0f}", remarks,
     ]  # fmt: skip
     return f"| {cell.server} | " + " | ".join(figures) + " |"

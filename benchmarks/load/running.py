@@ -13,6 +13,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from benchmarks.load.dialogue import ask
+from benchmarks.load.frames import Wrong
 from benchmarks.load.measure import Unusable, session_members
 
 if TYPE_CHECKING:
@@ -37,6 +39,12 @@ class Running:
 
     def check(self, scenario: Scenario) -> None:
         """Ask once and look at the whole answer, so that what is measured later is known to be right."""
+        if scenario.talk:
+            try:
+                ask(self.port, scenario)
+            except (Wrong, OSError) as problem:
+                raise Unusable(str(problem)) from None
+            return
         answer = _ask(self.port, scenario.requests[0], scenario.answer)
         if not answer.startswith(b"HTTP/1.1 200 ") or not answer.endswith(scenario.answer):
             message = f"expected 200 and {scenario.answer[:20]!r}…, got {answer[:200]!r}"
@@ -112,7 +120,7 @@ def running(server: Server, scenario: Scenario, python: Path, core: int, directo
     port = _free_port()
     log = directory / f"{server.name}-access.log" if scenario.access_log else None
     errors = directory / f"{server.name}-errors.log"
-    arguments = ["taskset", "-c", str(core), *server.arguments(python, scenario.app, port, log)]
+    arguments = ["taskset", "-c", str(core), *server.arguments(python, scenario, port, log)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     with errors.open("wb") as error_file, (log if log and server.logs_to_stdout else Path(os.devnull)).open("wb") as output:
         process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=error_file,

@@ -2,6 +2,9 @@
 
 To add a server, add an entry. `{app}`, `{port}` and `{log}` are filled in; a server whose `log_on` does not name `{log}` writes its
 access log to standard output, which the harness then points at that file.
+
+In WebSocket scenarios a server is told `sockets` as well: to take as many connections as there are, and not to log each of them. Pings and
+permessage-deflate are as each has them by default.
 """
 
 from __future__ import annotations
@@ -12,26 +15,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from benchmarks.load.scenarios import Scenario
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """How one server is started. `command` follows the interpreter; `distributions` are what its versions are read from."""
+    """How one server is started. `command` follows the interpreter; `distributions` are what its versions are read from.
+
+    It takes no part in the scenarios named as `unable`, and with `only_sockets` only in those over WebSockets.
+    """
 
     name: str
     distributions: tuple[str, ...]
     command: tuple[str, ...]
     log_off: tuple[str, ...]
     log_on: tuple[str, ...]
+    sockets: tuple[str, ...] = ()
+    only_sockets: bool = False
+    unable: tuple[str, ...] = ()
+
+    def takes_part(self, scenario: Scenario) -> bool:
+        """Whether the server can do what the scenario asks, and is another one than the rest there."""
+        return scenario.name not in self.unable and (scenario.talk is not None or not self.only_sockets)
 
     @property
     def logs_to_stdout(self) -> bool:
         """Whether the access log has to be caught on standard output."""
         return not any("{log}" in part for part in self.log_on)
 
-    def arguments(self, python: Path, app: str, port: int, log: Path | None) -> list[str]:
+    def arguments(self, python: Path, scenario: Scenario, port: int, log: Path | None) -> list[str]:
         """Answer the command line; `log` is the access log's file, None switches it off."""
-        template = self.command + (self.log_off if log is None else self.log_on)
-        return [str(python), *(part.format(app=app, port=port, log=log) for part in template)]
+        template = self.command + (self.log_off if log is None else self.log_on) + (self.sockets if scenario.talk else ())
+        return [str(python), *(part.format(app=scenario.app, port=port, log=log) for part in template)]
 
 
 TERMSERVER = Server(
@@ -40,7 +55,9 @@ TERMSERVER = Server(
     command=("-m", "termserver", "{app}", "--bind", "127.0.0.1:{port}"),
     log_off=("--no-access-log",),
     log_on=("--access-log", "{log}"),
+    sockets=("--limit-connections", "12000"),
 )
+_UVICORN = ("-m", "uvicorn", "--loop", "uvloop", "--http", "httptools", "--port", "{port}", "{app}")
 PEERS = (
     Server(
         name="granian",
@@ -48,13 +65,24 @@ PEERS = (
         command=("-m", "granian", "--interface", "asgi", "--loop", "uvloop", "--workers", "1", "--port", "{port}", "{app}"),
         log_off=("--no-access-log",),
         log_on=("--access-log",),
+        sockets=("--backpressure", "12000"),
     ),
     Server(
         name="uvicorn",
-        distributions=("uvicorn", "uvloop", "httptools"),
-        command=("-m", "uvicorn", "--loop", "uvloop", "--http", "httptools", "--port", "{port}", "{app}"),
+        distributions=("uvicorn", "uvloop", "httptools", "websockets"),
+        command=_UVICORN,
         log_off=("--no-access-log",),
         log_on=("--access-log",),
+        sockets=("--ws", "websockets-sansio", "--log-level", "warning"),  # its default, by name
+    ),
+    Server(
+        name="uvicorn-websockets",
+        distributions=("uvicorn", "uvloop", "httptools", "websockets"),
+        command=_UVICORN,
+        log_off=("--no-access-log",),
+        log_on=("--access-log",),
+        sockets=("--ws", "websockets", "--log-level", "warning"),
+        only_sockets=True,
     ),
     Server(
         name="gunicorn",
@@ -63,17 +91,19 @@ PEERS = (
                  "-b", "127.0.0.1:{port}", "{app}"),
         log_off=(),
         log_on=("--access-logfile", "{log}"),
+        sockets=("--worker-connections", "12000"),
+        unable=("ws-connect",),  # answers Close, and leaves the connection open
     ),
     Server(
         name="hypercorn",
-        distributions=("hypercorn", "uvloop", "h11"),
+        distributions=("hypercorn", "uvloop", "h11", "wsproto"),
         command=("-m", "hypercorn", "-k", "uvloop", "-w", "1", "-b", "127.0.0.1:{port}", "{app}"),
         log_off=(),
         log_on=("--access-logfile", "{log}"),
     ),
     Server(
         name="daphne",
-        distributions=("daphne", "twisted"),
+        distributions=("daphne", "twisted", "autobahn"),
         command=("-m", "daphne", "-b", "127.0.0.1", "-p", "{port}", "{app}"),
         log_off=("-v", "0"),
         log_on=("-v", "0", "--access-log", "{log}"),
