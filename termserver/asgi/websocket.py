@@ -265,10 +265,15 @@ class WebSocketExchange:
 
     async def send(self, message: Message) -> None:
         """Take a message. Raises `InvalidMessage`, `UnexpectedMessage`, `ClientDisconnected`."""
-        kind = message["type"] if isinstance(message, dict) and "type" in message else None
+        try:
+            kind = message["type"]
+        except (TypeError, KeyError):
+            kind = None
         if kind == "websocket.send":
             if self._stage is OPEN:
-                data = _payload(message)
+                data = message.get("text")
+                if type(data) is not str or message.get("bytes") is not None:
+                    data = _payload(message)
                 self._socket.send(data)  # type: ignore[union-attr]
                 self.sent += len(data)
                 self._outlet.flush()

@@ -384,10 +384,10 @@ class WebSocket:
 
     def output(self) -> list[bytes]:
         """Hand out what is to be sent, once: pieces, so that a long payload need not be copied behind its header."""
-        if self._pong and not self.holds_pongs:
-            self._out.append(self._pong)
-            self._pong = b""
         out = self._out
+        if self._pong and not self.holds_pongs:
+            out.append(self._pong)
+            self._pong = b""
         if out:
             self._out = []
         return out
