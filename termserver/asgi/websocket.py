@@ -401,12 +401,8 @@ _KINDS: Final = frozenset(
 def _payload(message: Message) -> str | bytes:
     """Give the one of text and bytes that is there: empty ones are messages too (ASGI www, Send)."""
     text, data = message.get("text"), message.get("bytes")
-    if data is None:
-        if type(text) is str:
-            return text
-    elif text is None:
-        if type(data) is bytes:
-            return data
-        if isinstance(data, bytearray | memoryview):
-            return bytes(data)
+    if data is None and isinstance(text, str):
+        return str.__str__(text)  # of a subclass, as Django's safe strings are, the text itself
+    if text is None and isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
     raise InvalidMessage("a websocket.send has either text (a string) or bytes (a byte string), and not both")

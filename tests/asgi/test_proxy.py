@@ -121,7 +121,15 @@ def test_f1_everybody_is_believed_but_not_every_address_is_a_proxy() -> None:
 
 
 def test_without_fields_nothing_changes() -> None:
-    assert applied(("Host", "a")) == {"client": PEER, "scheme": "http", "headers": [(b"host", b"a")]}
+    assert applied(("Host", "a")) == {"type": "http", "client": PEER, "scheme": "http", "headers": [(b"host", b"a")]}
+
+
+@pytest.mark.parametrize(("proto", "scheme"), [("https", "wss"), ("wss", "wss"), ("http", "ws"), ("ws", "ws")])
+def test_scheme_of_a_websocket(proto: str, scheme: str) -> None:
+    for fields in ([(b"x-forwarded-proto", proto.encode())], [(b"forwarded", b"for=192.0.2.7;proto=" + proto.encode())]):
+        scope: Scope = {"type": "websocket", "client": PEER, "scheme": "ws", "headers": fields}
+        TrustedProxies(TRUSTED, "X-Forwarded-For", "X-Forwarded-Port").apply(scope)
+        assert scope["scheme"] == scheme
 
 
 def test_another_address_header() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import Talk
-from termserver.asgi.scope import Scope, base_scope, decode_path, http_scope
+from termserver.asgi.scope import Scope, base_scope, decode_path, http_scope, websocket_scope
 
 SERVER = ("192.0.2.2", 80)
 CLIENT = ("192.0.2.1", 50_000)
@@ -164,3 +164,29 @@ def test_a13_changing_a_scope_changes_no_other() -> None:
     assert second["headers"] == [(b"host", b"a")]
     assert (second["path"], second["root_path"]) == ("/", "")
     assert "more" not in second
+
+
+@pytest.mark.parametrize(("scheme", "expected"), [("http", "ws"), ("https", "wss")])
+def test_w29_w30_the_scope_of_a_websocket(scheme: str, expected: str) -> None:
+    base = base_scope(scheme=scheme, client=CLIENT, server=SERVER, root_path="/mount")
+    request = Talk(b"GET /chat?a HTTP/1.1\r\nHost: a\r\n\r\n").request
+    offered = ["one", "two"]
+    scope = websocket_scope(base, request, offered, {"x": {}}, {"k": 1})
+    assert scope == {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": "1.1",
+        "scheme": expected,
+        "path": "/chat",
+        "raw_path": b"/chat",
+        "query_string": b"a",
+        "root_path": "/mount",
+        "headers": [(b"host", b"a")],
+        "client": CLIENT,
+        "server": SERVER,
+        "state": {"k": 1},
+        "extensions": {"x": {}},
+        "subprotocols": ["one", "two"],
+    }
+    scope["subprotocols"].clear()  # it is the application's own
+    assert offered == ["one", "two"]

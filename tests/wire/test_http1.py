@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from termserver.config import Limits
 from termserver.errors import InvalidMessage, UnexpectedMessage
-from termserver.wire.events import Aborted, Awaiting, Body, Ending, Rejected, Request, Trailers
+from termserver.wire.events import Aborted, Awaiting, Body, Ending, Fields, Rejected, Request, Trailers
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import DefaultFields, Http1
 from wire.driving import NEXT, SLOWER, Driver, Outcome, byte_by_byte, chunked, engine, feed_every_way, request, say
@@ -22,6 +22,7 @@ GET = request()
 GET_10 = request(line=b"GET / HTTP/1.0")
 HEAD = request(line=b"HEAD / HTTP/1.1")
 KEPT_10 = request(b"Connection: keep-alive\r\n", line=b"GET / HTTP/1.0")
+UPGRADE = request(b"Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n")
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -652,10 +653,150 @@ def test_l16_requests_of_a_connection() -> None:
         (post(b"a", length=2), Awaiting.BODY),
         (chunked(b""), Awaiting.BODY),
         (post(b"ab"), Awaiting.APPLICATION),
+        (UPGRADE[:-1], Awaiting.HEAD),
+        (UPGRADE, Awaiting.VERDICT),
+        (UPGRADE + b"\x81", Awaiting.VERDICT),
+        (request(b"Upgrade: h2c\r\nConnection: Upgrade\r\n"), Awaiting.APPLICATION),
+        (request(b"Upgrade: websocket\r\nConnection: Upgrade\r\n", line=b"GET / HTTP/1.0"), Awaiting.APPLICATION),
     ],
 )
 def test_what_a_connection_waits_for(fed: bytes, awaiting: Awaiting) -> None:
     assert after(fed).awaiting is awaiting
+
+
+# ---------------------------------------------------------------------- upgrades
+
+UPGRADED: Fields = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", b"x"), (b"X-Own", b"y")]
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: x\r\nX-Own: y\r\n"
+BEHIND = [b"", b"\x81", b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", NEXT, b"\r\n\r\n"]  # frames, for all that is known here
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+def test_rfc9110_7_8_what_comes_behind_an_upgrade_is_the_next_protocols(behind: bytes) -> None:
+    for pieces in ([UPGRADE + behind], [UPGRADE, behind], byte_by_byte(UPGRADE + behind)):
+        driver = Driver(engine())
+        got = driver.feed(*pieces).got
+        assert [(one.request.upgrade, one.request.ended) for one in got] == [(b"websocket", True)]
+        http = driver.http
+        assert (http.output(), http.has_input, http.ending) == (b"", False, Ending.OPEN)
+        assert http.upgrade(0, UPGRADED) == behind
+        assert http.output() == SWITCHING + b"\r\n"
+        assert http.ending is Ending.SWITCHED
+
+
+def test_rfc9110_7_8_an_engine_that_has_switched_reads_and_writes_nothing() -> None:
+    http = after(UPGRADE + b"\x81")
+    http.upgrade(0, UPGRADED)
+    http.output()
+    assert http.receive(GET) == []
+    assert http.end_of_input() == []
+    http.drain()
+    http.reject(408, "slow")
+    http.interim(0, 103, [])
+    with pytest.raises(UnexpectedMessage):
+        http.start(0, 200, [])
+    assert (http.output(), http.has_input, http.ending) == (b"", False, Ending.SWITCHED)
+    assert http.awaiting is Awaiting.APPLICATION
+
+
+def test_default_fields_of_an_upgrade() -> None:
+    http = engine(server=b"me")
+    http._defaults.set_date(b"now")
+    http.receive(UPGRADE)
+    http.upgrade(0, UPGRADED)
+    assert http.output() == SWITCHING + b"date: now\r\nserver: me\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "default"),
+    [((b"Date", b"then"), b"server: me\r\n"), ((b"Server", b"own"), b"date: now\r\n")],
+    ids=["date", "server"],
+)
+def test_default_fields_of_an_upgrade_give_way(own: tuple[bytes, bytes], default: bytes) -> None:
+    http = engine(server=b"me")
+    http._defaults.set_date(b"now")
+    http.receive(UPGRADE)
+    http.upgrade(0, [*UPGRADED, own])
+    assert http.output() == SWITCHING + own[0] + b": " + own[1] + b"\r\n" + default + b"\r\n"
+
+
+def test_a_pipelined_upgrade_waits_for_its_turn() -> None:
+    http = after(GET + UPGRADE + b"\x81")
+    respond(http, b"a")
+    assert http.ending is Ending.OPEN
+    [event] = http.receive(b"")
+    assert type(event) is Request
+    assert event.upgrade == b"websocket"
+    assert http.upgrade(0, UPGRADED) == b"\x81"
+
+
+@pytest.mark.parametrize(
+    ("behind", "ending"),
+    [(b"", Ending.CLOSE), (b"\x81\x80\x00\x00\x00\x00", Ending.LINGER), (NEXT, Ending.LINGER)],
+    ids=["nothing", "frames", "a request"],
+)
+@pytest.mark.parametrize("parts", [[b"no"], [b"n", b"o"]], ids=["whole", "in parts"])
+@pytest.mark.parametrize("status", [200, 403])
+def test_an_upgrade_that_is_answered_otherwise_is_the_last_request(status: int, parts: list[bytes], behind: bytes, ending: Ending) -> None:
+    http = after(UPGRADE + behind)
+    out = respond(http, *parts, status=status)
+    assert out.startswith(b"HTTP/1.1 %d " % status)
+    assert b"connection: close\r\n" in out
+    assert (http.ending, http.has_input, http.receive(NEXT)) == (ending, False, [])
+    assert http.output() == b""
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+def test_rfc9110_15_5_22_a_refusal_with_fields(behind: bytes) -> None:
+    http = after(UPGRADE + behind)
+    fields = [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")]
+    assert http.reject(426, "why", fields) == Rejected(426, "why")
+    assert http.output() == (
+        b"HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain\r\ncontent-length: 17\r\n"
+        b"sec-websocket-version: 13\r\nupgrade: websocket\r\nconnection: close\r\n\r\nUpgrade Required\n"
+    )
+    assert (http.ending, http.has_input) == (Ending.LINGER, False)
+    assert http.receive(NEXT) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "lines"),
+    [(503, [], b"retry-after: 1\r\n"), (503, [(b"retry-after", b"9")], b"retry-after: 9\r\n"), (400, [], b"")],
+)
+def test_fields_of_a_refusal_take_the_place_of_the_usual(status: int, fields: Fields, lines: bytes) -> None:
+    http = after(UPGRADE)
+    http.reject(status, "why", fields)
+    head = http.output().partition(b"\r\n\r\n")[0] + b"\r\n"
+    assert head.partition(b"content-length: ")[2].partition(b"\r\n")[2] == lines + b"connection: close\r\n"
+
+
+def test_the_client_leaves_before_the_verdict() -> None:
+    http = after(UPGRADE)
+    assert http.end_of_input() == []  # it may have shut its sending side only
+    assert (http.ending, http.awaiting) == (Ending.OPEN, Awaiting.VERDICT)
+    assert http.upgrade(0, UPGRADED) == b""
+
+
+def test_drain_before_the_verdict() -> None:
+    http = after(UPGRADE)
+    http.drain()
+    assert (http.ending, http.awaiting) == (Ending.OPEN, Awaiting.VERDICT)
+    assert http.upgrade(0, UPGRADED) == b""
+    assert http.ending is Ending.SWITCHED
+
+
+def test_the_verdict_is_given_with_the_start_of_a_response() -> None:
+    http = after(UPGRADE)
+    http.start(0, 403, [])
+    assert http.awaiting is Awaiting.APPLICATION
+
+
+def test_l11_what_comes_behind_an_upgrade_is_bounded() -> None:
+    http = after(UPGRADE, pipeline_buffer=8)
+    assert http.wants_data
+    http.receive(b"\x81" * 8)
+    assert not http.wants_data
+    assert http.upgrade(0, UPGRADED) == b"\x81" * 8
 
 
 # ---------------------------------------------------------------------- endings
