@@ -94,10 +94,11 @@ class SocketConnection:
             return
         events = self._engine.receive(data, now)
         if events:
-            exchange = self._exchange
-            exchange.feed(events)
-            if exchange.full:
+            self._exchange.feed(events)
+            if self._exchange.full:
                 self._stop_reading()
+            elif self._engine.has_input:  # the end: the application has a turn to answer what came before it
+                self._server.loop.call_soon(self.resume_reading, context=self._server.context)
         self.flush()
 
     def readConnectionLost(self) -> None:
@@ -168,6 +169,9 @@ class SocketConnection:
             events = engine.receive(b"", monotonic())
             if events:
                 exchange.feed(events)
+                if engine.has_input and not exchange.full:  # the end, as above
+                    self._server.loop.call_soon(self.resume_reading, context=self._server.context)
+                    break
         if self.paused and not engine.has_input and self._ended is OPEN:
             self.paused = exchange.held = False
             self.heard_at = monotonic()  # what lies unread came while we did not look

@@ -236,7 +236,7 @@ class SocketEngine(Protocol):
 
     @property
     def has_input(self) -> bool:
-        """Whether whole frames are held that another `receive(b"")` turns into events."""
+        """Whether something is held that another `receive(b"")` turns into events: messages that the queue had no room for, or the end."""
 
     @property
     def holds_pongs(self) -> bool:

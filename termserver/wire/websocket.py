@@ -96,6 +96,7 @@ class WebSocket:
 
     __slots__ = (
         "_assembly",
+        "_broken",
         "_held",
         "_out",
         "_ping_credit",
@@ -118,6 +119,7 @@ class WebSocket:
         self.has_input = False
         self.holds_pongs = False
         self._out: list[bytes] = []
+        self._broken: _BrokenError | None = None  # the peer's fault, still to be answered
         self._held = b""  # what cannot be read yet: part of a header or of a control frame, or frames that the queue has no room for
         self._assembly: _Assembly | None = None
         self._pong = b""  # the answer to the newest ping, while pongs are held
@@ -127,7 +129,10 @@ class WebSocket:
     # ------------------------------------------------------------------ reading
 
     def receive(self, data: bytes, now: float) -> list[SocketEvent]:
-        """Take bytes, answer what they mean: as many messages as a queue holds at the most, the rest waits (`has_input`)."""
+        """Take bytes, answer what they mean: as many messages as a queue holds at the most, the rest waits (`has_input`).
+
+        An end that comes behind messages waits too, so that the application can answer those before our Close frame is out.
+        """
         if self._held:
             data = self._held + data
             self._held = b""
@@ -136,9 +141,14 @@ class WebSocket:
         if before is DONE or before is FAILED:
             return events
         try:
+            if self._broken is not None:
+                raise self._broken
             self._read(data, events, now)
         except _BrokenError as broken:
-            self._fail(broken, events)
+            if events:
+                self._broken, self.has_input = broken, True
+            else:
+                self._fail(broken, events)
         if before is CLOSING:  # we said that we are done: only the answer to that counts
             return [event for event in events if type(event) is Closed]
         return events
@@ -211,17 +221,27 @@ class WebSocket:
                 return position
             length = _checked_length(data[position + 2 : start])
         if first & _CONTROL:
-            end = start + _MASK + length
-            if len(data) < end:
-                return position
-            payload = self._terms.unmask(data, start + _MASK, end, data[start : start + _MASK])
-            self._take_control(first & _OPCODE, payload, events, now)
-            return end
+            return self._read_control(first & _OPCODE, data, (position, start, start + _MASK + length), events, now)
         self._check_size(length)  # before the payload is awaited (spec attacks D1)
         if len(data) < start + _MASK:
             return position
         self._begin_frame(first, length, data[start : start + _MASK], events)
         return start + _MASK
+
+    def _read_control(self, opcode: int, data: bytes, places: tuple[int, int, int], events: list[SocketEvent], now: float) -> int:
+        """Read a control frame, if it is here whole; `places` are where it begins, where its mask does, and where it ends."""
+        position, start, end = places
+        if len(data) < end:
+            return position
+        if opcode == _CLOSE and events:
+            self.has_input = True
+            return position
+        payload = self._terms.unmask(data, start + _MASK, end, data[start : start + _MASK])
+        if opcode == _CLOSE:
+            self._take_close(payload, events)
+        elif opcode == _PING and self.phase is OPEN:
+            self._take_ping(payload, now)
+        return end
 
     def _check_first(self, first: int, length: int) -> None:
         """Judge what the first two bytes say (RFC 6455 §5.1, §5.2, §5.4, §5.5)."""
@@ -292,12 +312,6 @@ class WebSocket:
         except UnicodeDecodeError:
             raise _BrokenError(_INVALID_DATA, "text that is not UTF-8") from None
 
-    def _take_control(self, opcode: int, payload: bytes, events: list[SocketEvent], now: float) -> None:
-        if opcode == _CLOSE:
-            self._take_close(payload, events)
-        elif opcode == _PING and self.phase is OPEN:
-            self._take_ping(payload, now)
-
     def _take_ping(self, payload: bytes, now: float) -> None:
         """Answer a ping, within the rate (spec limits L25)."""
         rate = self._terms.pings
@@ -339,7 +353,7 @@ class WebSocket:
 
     def _end(self, phase: Phase) -> None:
         self.phase = phase
-        self._held, self._assembly, self.has_input = b"", None, False
+        self._held, self._assembly, self._broken, self.has_input = b"", None, None, False
 
     # ------------------------------------------------------------------ writing
 
