@@ -10,7 +10,9 @@ import zlib
 from typing import Final, Protocol
 
 _TAIL: Final = b"\x00\x00\xff\xff"  # what a flush ends with, and a sender leaves out (RFC 7692 §7.2.1)
-_EMPTY_BLOCK: Final = b"\x00" + _TAIL  # what may follow a final block (RFC 7692 §7.2.3.4)
+_END: Final = b"\x03\x00"  # a final block with nothing in it: a stream that reads it is whole
+_EMPTY: Final = b"\x00"  # the only way to say nothing (RFC 7692 §7.2.3.6), for those who say less
+_REST: Final = frozenset({b"", _TAIL + _END, b"\x00" + _TAIL + _END})  # what is left behind a final block (RFC 7692 §7.2.3.4)
 _LEVEL: Final = 4  # the cheapest level that looks for better matches: half of level 6's time for some 7 % more bytes
 _RATIO_FREE: Final = 65_536  # bytes that may come of any message, whatever the ratio
 _KEPT_SIZE: Final = 1 << 20
@@ -70,11 +72,11 @@ def inflate(data: bytes | bytearray, limit: int, ratio: int) -> bytes:
     decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         # Trap: 0 is no limit to zlib, and at a limit reached exactly it leaves input unread that holds no more output.
-        result = decompressor.decompress(bytes(data) + _TAIL, most + 1 if most else 0)
+        result = decompressor.decompress((bytes(data) or _EMPTY) + _TAIL + _END, most + 1 if most else 0)
     except zlib.error as error:
         raise InflateError(str(error)) from None
     if most and len(result) > most:
         raise TooLargeError
-    if decompressor.unused_data not in {b"", _TAIL, _EMPTY_BLOCK}:
-        raise InflateError("bytes after the final block")
+    if not decompressor.eof or decompressor.unused_data not in _REST:  # a stream that was cut would take the end for data
+        raise InflateError("a stream that is not whole")
     return result

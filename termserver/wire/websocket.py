@@ -39,6 +39,7 @@ _CONTROL_SIZE: Final = 125
 _NORMAL, _PROTOCOL_ERROR, _NO_STATUS, _ABNORMAL = 1000, 1002, 1005, 1006
 _INVALID_DATA, _POLICY_VIOLATION, _TOO_BIG = 1007, 1008, 1009
 
+_STORED_SHIFT, _STORED = 11, 16  # what DEFLATE adds to bytes that it cannot make fewer: a 2048th, and some
 _COPIED: Final = 4_096  # bytes up to which header and payload leave as one piece
 _DEFLATED: Final = 1_024  # bytes from which a message is worth compressing (spec limits L41)
 _PING_BURST: Final = 100  # pings beyond the rate (spec attacks D7)
@@ -145,7 +146,7 @@ class WebSocket:
                 raise self._broken
             self._read(data, events, now)
         except _BrokenError as broken:
-            if events:
+            if events and before is OPEN:
                 self._broken, self.has_input = broken, True
             else:
                 self._fail(broken, events)
@@ -154,7 +155,8 @@ class WebSocket:
         return events
 
     def _read(self, data: bytes, events: list[SocketEvent], now: float) -> None:
-        position, size, queue = 0, len(data), self._terms.queue
+        position, size = 0, len(data)
+        queue = self._terms.queue if self.phase is OPEN else _UNLIMITED  # what is discarded fills no queue
         self.has_input = False
         while position < size:
             if len(events) >= queue:
@@ -222,7 +224,7 @@ class WebSocket:
             length = _checked_length(data[position + 2 : start])
         if first & _CONTROL:
             return self._read_control(first & _OPCODE, data, (position, start, start + _MASK + length), events, now)
-        self._check_size(length)  # before the payload is awaited (spec attacks D1)
+        self._check_size(first, length)  # before the payload is awaited (spec attacks D1)
         if len(data) < start + _MASK:
             return position
         self._begin_frame(first, length, data[start : start + _MASK], events)
@@ -233,7 +235,7 @@ class WebSocket:
         position, start, end = places
         if len(data) < end:
             return position
-        if opcode == _CLOSE and events:
+        if opcode == _CLOSE and events and self.phase is OPEN:
             self.has_input = True
             return position
         payload = self._terms.unmask(data, start + _MASK, end, data[start : start + _MASK])
@@ -258,10 +260,12 @@ class WebSocket:
         elif (opcode == _CONTINUATION) is (self._assembly is None):
             raise _BrokenError(_PROTOCOL_ERROR, "a continuation of nothing, or a message inside a message")
 
-    def _check_size(self, length: int) -> None:
+    def _check_size(self, first: int, length: int) -> None:
         """Hold a data frame to the limits (spec limits L36, L37)."""
         terms, assembly = self._terms, self._assembly
         before = 0 if assembly is None else len(assembly.data)
+        compressed = bool(first & _RSV1) if assembly is None else assembly.compressed
+        length -= (terms.whole >> _STORED_SHIFT) + _STORED if compressed else 0
         if length > terms.frame or before + length > terms.message:
             raise _BrokenError(_TOO_BIG, "a message that is too large")
         if (1 if assembly is None else assembly.fragments + 1) > terms.fragments:
@@ -354,6 +358,7 @@ class WebSocket:
     def _end(self, phase: Phase) -> None:
         self.phase = phase
         self._held, self._assembly, self._broken, self.has_input = b"", None, None, False
+        self._pong = b""  # nothing is said behind a Close frame
 
     # ------------------------------------------------------------------ writing
 
