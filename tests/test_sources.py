@@ -7,7 +7,7 @@ import pytest
 
 from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
 from termserver.errors import ConfigError
-from termserver.kinds import COUNT_OR_AUTO, INTEGER, SECONDS
+from termserver.kinds import COUNT_OR_AUTO, INTEGER, SECONDS, SECONDS_OR_NEVER
 from termserver.options import OPTIONS, value_at, variable
 from termserver.sources import Effective, Mark, from_keywords, gather
 
@@ -194,11 +194,12 @@ def test_a_negative_variable_says_yes_or_nothing(tmp_path: Path, text: str, acce
 
 
 def test_every_variable_that_is_a_number_reaches_its_field(tmp_path: Path) -> None:
-    numbers = [option for option in OPTIONS if option.kind in {INTEGER, SECONDS, COUNT_OR_AUTO}]
+    numbers = [option for option in OPTIONS if option.kind in {INTEGER, SECONDS, SECONDS_OR_NEVER, COUNT_OR_AUTO}]
     assert len(numbers) > 30
     for option in numbers:
-        result = gather({"application": APP}, {variable(option.name): "2"}, tmp_path)
-        assert value_at(result.usable(), option.field) == 2
+        number = 1012 if option.field == "websocket_stop_code" else 2
+        result = gather({"application": APP}, {variable(option.name): str(number)}, tmp_path)
+        assert value_at(result.usable(), option.field) == number
         assert result.settings[option.field].source == f"environment {variable(option.name)}"
 
 

@@ -10,7 +10,6 @@ It is a Twisted protocol and runs on any Twisted transport; what only the loop's
 sendfile) it asks for by name and does without elsewhere.
 """
 
-import asyncio
 import logging
 import sys
 import time
@@ -70,10 +69,10 @@ class Connection:
         "_server",
         "_successor",
         "_unsent",
-        "_waiters",
         "_written",
         "sends_files",
         "transport",
+        "waiters",
         "writable",
     )
 
@@ -86,7 +85,7 @@ class Connection:
         self._exchange: Exchange | None = None
         self._base: Scope | None = None
         self._successor: SocketConnection | None = None  # on a transport of Twisted's, which goes on calling us
-        self._waiters = Waiters()
+        self.waiters = Waiters()
         self._ended = OPEN
         self._in_turn = self._input_over = self._paused = False
         self._congested = False  # the transport's buffer is full
@@ -165,7 +164,7 @@ class Connection:
             return
         self._ended = RESET
         self.writable = True
-        self._waiters.wake()
+        self.waiters.wake()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             answered = exchange.done
@@ -187,7 +186,7 @@ class Connection:
         self._pace.write_free()
         if not self._probing:
             self.writable = True
-            self._waiters.wake()
+            self.waiters.wake()
         if self._ended is not OPEN:
             release_producer(self.transport)
             if self._ended is LINGER:
@@ -279,7 +278,7 @@ class Connection:
         self._ended, self._exchange = Ending.SWITCHED, None
         if self._paused:
             self._pause(on=False)
-        self._waiters.wake()
+        self.waiters.wake()
         engine = WebSocket(self._server.socket_terms, window_bits)
         successor = SocketConnection(self._server, self.transport, exchange, engine, self._base_scope()["client"])
         if not isinstance(self.transport, LoopTransport):
@@ -365,7 +364,7 @@ class Connection:
             self._cut()
         elif not self._congested:
             self.writable = True
-            self._waiters.wake()
+            self.waiters.wake()
 
     def resume_reading(self) -> None:
         """The application took some of the body."""
@@ -398,7 +397,7 @@ class Connection:
     async def wait_writable(self) -> None:
         """Wait until the client has read enough, or is gone."""
         while not self.writable:
-            await self._waiters.wait(self._server.loop)
+            await self.waiters.wait(self._server.loop)
 
     async def send_file(self, descriptor: int, offset: int, count: int) -> int:
         """Put a part of a file on the wire without reading it here; answer how many bytes it had."""
@@ -412,14 +411,6 @@ class Connection:
         finally:
             self._pace.write_free()
             self._set_buffer_limits()
-
-    def wake_on_loss(self, future: "asyncio.Future[None]") -> None:
-        """Set the future when the connection is lost, if not before."""
-        self._waiters.add(future)
-
-    def forget(self, future: "asyncio.Future[None]") -> None:
-        """Leave the future alone."""
-        self._waiters.discard(future)
 
     @property
     def lost(self) -> bool:
@@ -517,25 +508,16 @@ class Connection:
         self._settle()
 
     def application_too_slow(self) -> None:
-        """Answer 504, or cut what was begun; the application's call is cancelled (spec limits L48)."""
+        """Answer 504, or 503 for want of a verdict on a WebSocket, or cut what was begun; cancel the call (spec limits L40, L48)."""
         exchange = self._exchange
         if exchange is None:
             return
         if exchange.begun:
             self._engine.reset(0)
+        elif type(exchange) is WebSocketExchange:
+            self._rejected(self._engine.reject(503, "the application gave no verdict on a WebSocket in time"))
         else:
             self._rejected(self._engine.reject(504, "the application took too long"))
-        exchange.lost()
-        if exchange.task is not None:
-            exchange.task.cancel()
-        self._settle()
-
-    def verdict_too_slow(self) -> None:
-        """Answer 503: the application neither accepts nor refuses a WebSocket; its call is cancelled (spec limits L40)."""
-        exchange = self._exchange
-        if exchange is None:
-            return
-        self._rejected(self._engine.reject(503, "the application gave no verdict on a WebSocket in time"))
         exchange.lost()
         if exchange.task is not None:
             exchange.task.cancel()

@@ -30,10 +30,7 @@ class Paced(Protocol):
         """The head or the body does not come along: 408."""
 
     def application_too_slow(self) -> None:
-        """The response does not come along: 504, or a cut."""
-
-    def verdict_too_slow(self) -> None:
-        """The application neither accepts nor refuses a WebSocket: 503."""
+        """The response, or the verdict on a WebSocket, does not come along."""
 
     def peer_too_slow(self, reason: str) -> None:
         """The peer does not take what it is sent, or does not go away: end it at once."""
@@ -211,11 +208,9 @@ class Pace:
             connection.request_too_slow("the request head took too long")
         elif phase is BODY:
             self._judge_body(now)
-        elif phase is APPLICATION:
-            if self._timeouts.application:
+        elif phase is APPLICATION or phase is VERDICT:
+            if phase is VERDICT or self._timeouts.application:
                 connection.application_too_slow()
-        elif phase is VERDICT:
-            connection.verdict_too_slow()
         else:
             self._judge_farewell(now)
 

@@ -11,6 +11,7 @@ import socket
 from typing import Any, Final, Protocol
 
 from termserver.errors import ClientDisconnected
+from termserver.net.endings import Waiters
 
 _PART: Final = 1_048_576  # bytes a call, so that one download leaves the loop to others
 
@@ -19,6 +20,7 @@ class Wire(Protocol):
     """What `send_file` needs to know of a connection."""
 
     transport: Any
+    waiters: Waiters
 
     @property
     def lost(self) -> bool:
@@ -26,12 +28,6 @@ class Wire(Protocol):
 
     def sent(self, size: int) -> None:
         """Count bytes."""
-
-    def forget(self, future: "asyncio.Future[None]") -> None:
-        """Leave the future alone."""
-
-    def wake_on_loss(self, future: "asyncio.Future[None]") -> None:
-        """Set the future when the connection is lost, if not before."""
 
 
 async def send_file(wire: Wire, descriptor: int, offset: int, count: int) -> int:
@@ -71,13 +67,13 @@ async def _wait_for_room(wire: Wire, handle: socket.socket) -> None:
     """Wait until the socket takes bytes again, or is lost to its transport: this duplicate would keep it open."""
     loop = asyncio.get_running_loop()
     room = loop.create_future()
-    wire.wake_on_loss(room)
+    wire.waiters.add(room)
     loop.add_writer(handle, _set_once, room)
     try:
         await room
     finally:
         loop.remove_writer(handle)
-        wire.forget(room)
+        wire.waiters.discard(room)
 
 
 def _set_once(future: asyncio.Future[None]) -> None:

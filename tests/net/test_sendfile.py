@@ -12,6 +12,7 @@ import pytest
 
 from fakes import in_loop, turns
 from termserver.errors import ClientDisconnected
+from termserver.net.endings import Waiters
 from termserver.net.sendfile import send_file
 
 
@@ -22,16 +23,10 @@ class Wire:
         self.transport: Any = SimpleNamespace(getHandle=lambda: handle)
         self.lost = False
         self.count = 0
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters = Waiters()
 
     def sent(self, size: int) -> None:
         self.count += size
-
-    def wake_on_loss(self, future: "asyncio.Future[None]") -> None:
-        self.waiters.append(future)
-
-    def forget(self, future: "asyncio.Future[None]") -> None:
-        self.waiters.remove(future)
 
 
 @pytest.fixture
@@ -91,8 +86,7 @@ def test_lost_client_is_told_and_no_descriptor_stays(pair: tuple[socket.socket, 
         await turns()
         if how == "lost while waiting":
             wire.lost = True
-            for waiter in wire.waiters:
-                waiter.set_result(None)
+            wire.waiters.wake()
         elif how == "closed by the peer":
             theirs.close()
             before -= 1
