@@ -16,7 +16,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -25,8 +25,8 @@ from termserver.asgi.scope import Scope, http_scope, websocket_scope
 from termserver.asgi.websocket import WebSocketExchange
 from termserver.net.departures import Exchange
 from termserver.net.eager import start_task
-from termserver.net.endings import Waiters, cut_when_taken, release_producer, shut_writing, unacknowledged
-from termserver.net.endpoints import LoopTransport
+from termserver.net.endings import Waiters, cut_when_taken, has_handshake_to_come, release_producer, shut_writing, unacknowledged
+from termserver.net.endpoints import LoopTlsTransport, LoopTransport
 from termserver.net.pace import Pace
 from termserver.net.sendfile import send_file
 from termserver.net.websocket import SocketConnection
@@ -60,6 +60,7 @@ class Connection:
         "_ended",
         "_engine",
         "_exchange",
+        "_extensions",
         "_in_turn",
         "_input_over",
         "_leftovers",
@@ -104,13 +105,14 @@ class Connection:
         self._opened = now
         timeouts = server.config.timeouts
         self._application_timed = timeouts.application > 0
-        self._pace = Pace(
-            self, timeouts, now, first=timeouts.tls_handshake if ISSLTransport.providedBy(transport) else timeouts.header_read
-        )
+        self._pace = Pace(self, timeouts, now, first=timeouts.tls_handshake if has_handshake_to_come(transport) else timeouts.header_read)
         transport.registerProducer(self, True)
+        self._extensions = server.extensions
         if isinstance(transport, LoopTransport):
             self._set_buffer_limits()
-            self.sends_files = True
+            self.sends_files = transport.sends_files
+            if isinstance(transport, LoopTlsTransport):
+                self._extensions = {**server.extensions, "tls": transport.tls_facts()}
         server.opened(self, self._pace)
 
     def dataReceived(self, data: bytes) -> None:
@@ -229,7 +231,7 @@ class Connection:
             return
         exchange = HttpExchange(self._engine, self, request)
         self._take_up(exchange)
-        scope = http_scope(self._base or self._base_scope(), request, server.extensions, server.state)
+        scope = http_scope(self._base or self._base_scope(), request, self._extensions, server.state)
         if server.proxies is not None:
             server.proxies.apply(scope)
         server.running += 1
@@ -246,7 +248,10 @@ class Connection:
         exchange = WebSocketExchange(self._engine, self, request, opening, queue_limit=server.config.limits.websocket_queue)
         self._take_up(exchange)
         base = self._base_scope()
-        scope = websocket_scope(base, request, opening.subprotocols, server.socket_extensions, server.state)
+        extensions = server.socket_extensions
+        if "tls" in self._extensions:
+            extensions = {**extensions, "tls": self._extensions["tls"]}
+        scope = websocket_scope(base, request, opening.subprotocols, extensions, server.state)
         if server.proxies is not None:
             server.proxies.apply(scope)
         server.running += 1

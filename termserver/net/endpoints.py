@@ -9,9 +9,11 @@ nothing: in `connection_made` it takes the Twisted protocol's `dataReceived` for
 import asyncio
 import fcntl
 import socket
+import ssl
 import struct
 import sys
 import termios
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -23,6 +25,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IPushProducer,
+    ISSLTransport,
     IStreamServerEndpoint,
     ITransport,
 )
@@ -62,6 +65,8 @@ class LoopTransport(asyncio.Protocol):
         "factory",
         "write",
     )
+
+    sends_files = True  # `net.sendfile` can put a file on the wire past the transport
 
     def __init__(self, factory: IProtocolFactory) -> None:
         """`factory` is asked for the protocol when the connection is there."""
@@ -217,6 +222,32 @@ class LoopTransport(asyncio.Protocol):
         """Say at how many unsent bytes the producer is paused and resumed."""
         if not self._loop_transport.is_closing():
             self._loop_transport.set_write_buffer_limits(high=high, low=low)
+
+
+@implementer(ISSLTransport)
+class LoopTlsTransport(LoopTransport):
+    """A connection through the loop's TLS transport. It is there once the handshake is over."""
+
+    __slots__ = ("_describe",)
+
+    sends_files = False
+
+    def __init__(self, factory: IProtocolFactory, describe: Callable[[ssl.SSLObject], dict[str, object]]) -> None:
+        """`describe` gives the ASGI `tls` extension."""
+        super().__init__(factory)
+        self._describe = describe
+
+    def tls_facts(self) -> dict[str, object]:
+        """Give the ASGI `tls` extension of this connection."""
+        return self._describe(self._loop_transport.get_extra_info("ssl_object"))
+
+    def getPeerCertificate(self) -> object:
+        """Give the client's certificate as `ssl` describes it, or None."""
+        return self._loop_transport.get_extra_info("peercert")
+
+    def eof_received(self) -> bool:
+        """Close: TLS is not half-closed here."""
+        return False
 
 
 def set_no_linger(handle: socket.socket) -> None:
