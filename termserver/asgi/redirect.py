@@ -14,7 +14,7 @@ def redirect_to_https(port: int) -> Application:
             await send({"type": "websocket.close"})
             return
         host = dict(scope["headers"]).get(b"host")
-        if host is None or scope["raw_path"] == b"*":
+        if not host or scope["raw_path"] == b"*":
             await _answer(send, 400, [])
             return
         name = host if host.endswith(b"]") else host.rpartition(b":")[0] or host

@@ -44,10 +44,7 @@ class Ports:
             for bind in config.bind:
                 self._listeners += self._bind(bind)
         except ListenError:
-            for listener in self._listeners:
-                listener.close()
-            for path, inode in self._files:
-                remove_unix(path, inode)
+            self.let_go()
             raise
 
     def _bind(self, bind: Bind) -> list[socket.socket]:
@@ -131,6 +128,10 @@ class Ports:
             stopped = port.stopListening()
             if stopped is not None:
                 await stopped.asFuture(asyncio.get_running_loop())
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Give back what was bound."""
         for path, inode in self._files:
             remove_unix(path, inode)
         for listener in self._listeners:

@@ -11,9 +11,11 @@ from typing import Any, Final
 from termserver.asgi.app import Application, as_application, load_application
 from termserver.asgi.redirect import redirect_to_https
 from termserver.config import Config, Endpoint, Tcp, Tls
+from termserver.errors import ListenError
 from termserver.net import reactor as reactors
 from termserver.net.ports import Ports
 from termserver.net.server import Server
+from termserver.net.tls import ignore_impossible_names
 from termserver.observe.access import from_config
 from termserver.observe.log import LogSetup, configure
 
@@ -30,7 +32,11 @@ class Running:
         self._access_log = from_config(config.logging)
         self._server = Server(config, app, access_log=self._access_log)
         self._ports = Ports(config, reactor)
-        self._redirect = _Redirect(config, self._ports) if config.http_redirect_port is not None else None
+        try:
+            self._redirect = _Redirect(config, self._ports) if config.http_redirect_port is not None else None
+        except ListenError:
+            self._ports.let_go()
+            raise
 
     async def main(self, ready: Callable[[list[Any]], object] | None = None) -> None:
         """Serve until asked to stop, or cancelled; then stop gracefully. Raises `TermserverError` where it cannot start."""
@@ -113,6 +119,8 @@ def run(config: Config) -> int:
         loop = reactors.new_event_loop()
         loop.set_debug(config.debug)
         reactor = reactors.install(loop)
+        if config.tls.certificates:
+            ignore_impossible_names()
         reactors.send_log_to_logging(verbose=config.logging.level == "debug" or config.debug)
         running = Running(config, load(config), reactor)
         for warning in config.warnings():

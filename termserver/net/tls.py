@@ -10,9 +10,10 @@ What Python's `ssl` cannot do is written in docs/tls.md.
 
 import contextlib
 import ssl
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,11 +21,15 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from termserver.config import Tls
 from termserver.errors import ConfigError
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 PROTOCOLS: Final = ["http/1.1"]
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _VERSION_NUMBERS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _VERIFY: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _ID_BITS: Final = 0xFFFF  # OpenSSL's number of a cipher suite holds IANA's in its lower half
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension)  # what `cryptography` does not take
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,23 @@ class Contexts:
         chain = _client_chain(connection)
         if chain:
             facts["client_cert_chain"] = [ssl.DER_cert_to_PEM_cert(each) for each in chain]
-            with contextlib.suppress(ValueError, UnsupportedAlgorithm):  # a certificate that OpenSSL takes and `cryptography` does not
+            with contextlib.suppress(*_UNREADABLE):  # OpenSSL took it
                 facts["client_cert_name"] = x509.load_der_x509_certificate(chain[0]).subject.rfc4514_string()
         return facts
+
+
+def ignore_impossible_names() -> None:
+    """Keep names that are no ASCII out of standard error: Python's `ssl` writes a traceback there for each that a client asks for.
+
+    The handshake fails all the same, and the log says so.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: "UnraisableHookArgs") -> None:
+        if not (isinstance(unraisable.exc_value, UnicodeDecodeError) and type(unraisable.object) is bytes):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _client_chain(connection: Any) -> list[bytes]:
@@ -102,8 +121,11 @@ def _load(config: Tls, certificate: str, key: str) -> _Certificate:
     except (OSError, ValueError) as error:
         raise ConfigError(f"tls.certificates: cannot use {certificate} with the key in {key}: {_words(error)}") from error
     _verify_clients(context, config)
-    pem = Path(certificate).read_text(encoding="ascii", errors="replace")
-    return _Certificate(context, _leaf(pem), _names(pem))
+    try:
+        pem = _leaf(Path(certificate).read_text(encoding="ascii", errors="replace"))
+        return _Certificate(context, pem, _names(pem))
+    except (OSError, *_UNREADABLE) as error:
+        raise ConfigError(f"tls.certificates: cannot read the names in {certificate}: {_words(error)}") from error
 
 
 def _verify_clients(context: ssl.SSLContext, config: Tls) -> None:
@@ -130,7 +152,7 @@ def _leaf(pem: str) -> str:
 
 def _names(pem: str) -> frozenset[str]:
     """Give the DNS names that the certificate is for (RFC 6125)."""
-    certificate = x509.load_pem_x509_certificate(_leaf(pem).encode())
+    certificate = x509.load_pem_x509_certificate(pem.encode())
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:

@@ -7,7 +7,9 @@ in the log. Beside a handshake, what that costs is nothing.
 
 import asyncio
 import contextlib
+import functools
 import logging
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -27,6 +29,9 @@ _HANDSHAKE: Final = 0x16  # the first byte of a ClientHello (RFC 8446 §5.1)
 _ACCEPTS: Final = 64  # connections taken at a time, so that those that are there get their turn
 _RETRY: Final = 0.1  # seconds after the system had no descriptor or memory for a connection
 _NO_LIMIT: Final = 86_400.0
+_MOST_HANDSHAKES: Final = 1_024  # at a time, less where few files may be open; with so many, the next connections wait,
+_STALLED: Final = 1.0  # and those that have taken so many seconds make room (spec attacks E4)
+_FULL_PAUSE: Final = 0.01
 _PLAIN_ANSWER: Final = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 23\r\nconnection: close\r\n\r\nThis port speaks HTTPS\n"
 )
@@ -42,7 +47,8 @@ class TlsPort:
         self._factory = factory
         self._contexts = contexts
         self._seconds = handshake or _NO_LIMIT
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[bool], float] = {}  # and when each began, in that order
+        self._most = _most_handshakes()
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._failures = RateLimited(logger)
@@ -62,6 +68,11 @@ class TlsPort:
             self._accepting = False
             asyncio.get_running_loop().remove_reader(self._listener)
 
+    def _rest(self, seconds: float) -> None:
+        """Accept no more for so long."""
+        self.pause()
+        self._retry = asyncio.get_running_loop().call_later(seconds, self.startListening)
+
     def stopListening(self) -> Deferred[None]:
         """Close the port. Whoever has not finished its handshake is let go."""
         self.pause()
@@ -78,22 +89,42 @@ class TlsPort:
     def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         for _ in range(_ACCEPTS):
+            if len(self._handshakes) >= self._most:
+                self._shed(_STALLED)
+                self._rest(_FULL_PAUSE)
+                return
             try:
                 client, _address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptor, no memory (spec attacks E7)
                 self._failures.log(logging.WARNING, "accept", "Cannot accept connections: %s", error.strerror)
-                self.pause()
-                self._retry = loop.call_later(_RETRY, self.startListening)
+                self._shed(_STALLED)
+                self._rest(_RETRY)
                 return
             client.setblocking(False)
             task = loop.create_task(self._admit(client))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            self._handshakes[task] = loop.time()
+            task.add_done_callback(functools.partial(self._over, client))
 
-    async def _admit(self, client: socket.socket) -> None:
-        """See a connection through its handshake."""
+    def _shed(self, seconds: float) -> None:
+        """Let the handshakes go that have taken so long."""
+        before = asyncio.get_running_loop().time() - seconds
+        for task, began in self._handshakes.items():
+            if began > before:
+                return
+            if not task.cancelling():
+                self._failures.log(logging.INFO, "shed", "A TLS handshake was ended to make room: it took more than %g s", seconds)
+                task.cancel()
+
+    def _over(self, client: socket.socket, task: "asyncio.Task[bool]") -> None:
+        """A handshake is over: the connection is the loop's transport's, or nobody's."""
+        del self._handshakes[task]
+        if task.cancelled() or not task.result():
+            client.close()
+
+    async def _admit(self, client: socket.socket) -> bool:
+        """See a connection through its handshake; answer whether it succeeded."""
         loop = asyncio.get_running_loop()
         contexts = self._contexts()
         try:
@@ -108,22 +139,22 @@ class TlsPort:
                         ssl=contexts.default,
                         ssl_handshake_timeout=self._seconds,
                     )
-                elif first is not None:
+                    return True
+                if first is not None:
                     self._failures.log(logging.INFO, "plain", "Plain HTTP came to a port that speaks HTTPS: answered 400")
                     _answer_plainly(client)
-                    client.close()
-                else:
-                    client.close()
         except TimeoutError:
-            client.close()
             self._failures.log(logging.INFO, "slow", "A TLS handshake took too long")
         except (OSError, ssl.CertificateError) as error:
-            client.close()
-            reason = getattr(error, "reason", None) or error.strerror or str(error)
+            reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error.strerror or str(error)
             self._failures.log(logging.INFO, reason, "A TLS handshake failed: %s", reason)
-        except asyncio.CancelledError:
-            client.close()
-            raise
+        return False
+
+
+def _most_handshakes() -> int:
+    """Half of the descriptors that connections leave to others (`server.default_capacity`)."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_HANDSHAKES if files == resource.RLIM_INFINITY else max(16, min(_MOST_HANDSHAKES, files // 16))
 
 
 async def _first_byte(client: socket.socket) -> int | None:
@@ -132,15 +163,14 @@ async def _first_byte(client: socket.socket) -> int | None:
     readable = loop.create_future()
 
     def note() -> None:
-        loop.remove_reader(client)
-        readable.set_result(None)
+        if not readable.done():  # it may have been cancelled in this very turn
+            readable.set_result(None)
 
     loop.add_reader(client, note)
     try:
         await readable
     finally:
-        if not readable.done() or readable.cancelled():
-            loop.remove_reader(client)
+        loop.remove_reader(client)
     data = client.recv(1, socket.MSG_PEEK)
     return data[0] if data else None
 
