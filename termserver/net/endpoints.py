@@ -8,6 +8,7 @@ nothing: in `connection_made` it takes the Twisted protocol's `dataReceived` for
 
 import asyncio
 import fcntl
+import functools
 import socket
 import ssl
 import struct
@@ -38,6 +39,7 @@ _INT: Final = struct.Struct("i")
 _TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)
 _TCP_CLOSE: Final = 7  # Linux's state of a connection that is over
 _RETRY: Final = 0.1  # seconds after a listener could not be opened again
+_PIECE: Final = 16_384  # bytes: a TLS record holds no more (RFC 8446 §5.1)
 
 
 def twisted_address(name: object) -> IAddress:
@@ -80,7 +82,7 @@ class LoopTransport(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask the factory for a protocol and step out of the way of its bytes."""
         loop_transport = self._loop_transport = cast("asyncio.Transport", transport)
-        self.write = loop_transport.write
+        self.write = self._writer(loop_transport)
         self._protocol = None
         peer, host = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         if not isinstance(peer, tuple) and not self._is_unix():  # reset already: a client without an address is nobody
@@ -96,6 +98,9 @@ class LoopTransport(asyncio.Protocol):
         self._protocol = protocol  # it may be lost before it is made
         protocol.makeConnection(self)
         self.switch(protocol)
+
+    def _writer(self, loop_transport: asyncio.Transport) -> Callable[[Any], None]:
+        return loop_transport.write
 
     def switch(self, protocol: Any) -> None:
         """Hand the connection to another Twisted protocol, as in `connection_made`."""
@@ -237,6 +242,14 @@ class LoopTlsTransport(LoopTransport):
         super().__init__(factory)
         self._describe = describe
 
+    def _writer(self, loop_transport: asyncio.Transport) -> Callable[[Any], None]:
+        return functools.partial(_write_in_pieces, loop_transport.write)
+
+    def writeSequence(self, data: Any) -> None:
+        """Write several pieces."""
+        for each in data:
+            self.write(each)
+
     def tls_facts(self) -> dict[str, object]:
         """Give the ASGI `tls` extension of this connection."""
         return self._describe(self._loop_transport.get_extra_info("ssl_object"))
@@ -248,6 +261,19 @@ class LoopTlsTransport(LoopTransport):
     def eof_received(self) -> bool:
         """Close: TLS is not half-closed here."""
         return False
+
+
+def _write_in_pieces(write: Callable[[Any], None], data: Any) -> None:
+    """Trap: what the loop's TLS transport passes on to the one below it counts as sent, however much it is.
+
+    In pieces, it notices when the lower one is full, and counts the rest: `send()` waits, and the client is watched.
+    """
+    if len(data) <= _PIECE:
+        write(data)
+        return
+    view = memoryview(data)
+    for start in range(0, len(view), _PIECE):
+        write(view[start : start + _PIECE])
 
 
 def set_no_linger(handle: socket.socket) -> None:

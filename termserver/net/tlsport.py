@@ -138,6 +138,7 @@ class TlsPort:
                         client,
                         ssl=contexts.default,
                         ssl_handshake_timeout=self._seconds,
+                        ssl_shutdown_timeout=_NO_LIMIT,  # `net.pace` watches how it ends
                     )
                     return True
                 if first is not None:
