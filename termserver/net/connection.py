@@ -553,10 +553,14 @@ class Connection:
 
     def farewell_over(self) -> None:
         """Close, so that what the client was sent still reaches it; where that was done already, cut (spec limits L17)."""
-        if self._ended is CLOSE:
-            self.peer_too_slow("the peer did not go away")
-        else:
+        if self._ended is not CLOSE:
             self._close()
+        elif not isinstance(self.transport, LoopTlsTransport):
+            self.peer_too_slow("the peer did not go away")
+        elif unacknowledged(self.transport):  # a plain socket would be the system's by now; this one waits for the client's close alert
+            self._pace.write_blocked(monotonic())
+        else:
+            self.transport.leave()
 
     def half_closed_for_long(self) -> None:
         """Take a client that shut its side for gone, as far as the application is concerned; its answer is still sent if there is one."""

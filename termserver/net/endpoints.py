@@ -258,6 +258,10 @@ class LoopTlsTransport(LoopTransport):
         """Give the client's certificate as `ssl` describes it, or None."""
         return self._loop_transport.get_extra_info("peercert")
 
+    def leave(self) -> None:
+        """End without the peer's close alert: ours was sent, and it need not answer (RFC 8446 §6.1)."""
+        self._loop_transport.abort()
+
     def eof_received(self) -> bool:
         """Close: TLS is not half-closed here."""
         return False
