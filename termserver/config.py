@@ -375,6 +375,8 @@ class Config:
             yield Problem("tls.keys", "as many keys as certificates, or none where they are in the same files", tls.keys)
         if tls.clients != "none" and not tls.client_ca:
             yield Problem("tls.client_ca", "the certificates that clients' own are signed with", "")
+        if tls.clients == "none" and (tls.client_ca or tls.client_crl):  # whoever gives them thinks that clients are looked at
+            yield Problem("tls.clients", "optional or required, beside what their certificates are judged by", tls.clients)
         if not tls.certificates:
             if tls.clients != "none":
                 yield Problem("tls.clients", "a certificate (--ssl-certfile) beside it", tls.clients)
