@@ -1058,6 +1058,3 @@ def test_tls_handshake_is_named_in_the_log() -> None:
     [rejected] = engine().receive(hello)
     assert isinstance(rejected, Rejected)
     assert (rejected.status, rejected.reason) == (400, "a TLS handshake on a port that speaks plain HTTP")
-    assert engine().receive(b"\x16") == []
-    [later] = [event for event in byte_by_byte(engine(), hello).events if isinstance(event, Rejected)]
-    assert later.status == 400
