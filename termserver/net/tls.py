@@ -98,11 +98,11 @@ def ignore_impossible_names() -> None:
 
 def _client_chain(connection: Any) -> list[bytes]:
     """Give the client's certificates in DER, its own first; before Python 3.13 that one alone is to be had."""
-    get_chain = getattr(connection, "get_unverified_chain", None)
-    if get_chain is not None:
-        return [bytes(each) for each in get_chain() or ()]
     own = connection.getpeercert(binary_form=True)
-    return [] if own is None else [own]
+    if own is None:  # Trap: Python 3.13 fails to give the chain of a client that showed nothing
+        return []
+    get_chain = getattr(connection, "get_unverified_chain", None)
+    return [own] if get_chain is None else [bytes(each) for each in get_chain()]
 
 
 def _load(config: Tls, certificate: str, key: str) -> _Certificate:

@@ -160,7 +160,8 @@ def test_client_s_certificate_and_name_are_said(authority: Authority, pairs: dic
     contexts = Contexts(config(pairs["first"], clients="required", client_ca=authority.path))
     server, _ = shake(contexts, authority.client(pairs["client"]))
     facts = contexts.describe(server)
-    assert facts["client_cert_chain"] == [pairs["client"].pem]
+    chain: Any = facts["client_cert_chain"]
+    assert chain[0] == pairs["client"].pem  # clients send their authority's too, where they know it
     assert facts["client_cert_name"] == r"CN=client,O=A\, B"  # RFC 4514 §2.1 and §2.4
     assert facts["client_cert_error"] is None
 
@@ -170,7 +171,7 @@ def test_chain_of_a_client_begins_with_its_own(authority: Authority, pairs: dict
     server, _ = shake(contexts, authority.client(pairs["chained"]))
     chain: Any = contexts.describe(server)["client_cert_chain"]
     assert chain[0] == pairs["chained"].pem
-    assert len(chain) == (2 if sys.version_info >= (3, 13) else 1)
+    assert len(chain) >= 2 if sys.version_info >= (3, 13) else len(chain) == 1
 
 
 @pytest.mark.parametrize(("clients", "known"), [("none", False), ("optional", True)])
