@@ -147,7 +147,8 @@ class TlsPort:
         except TimeoutError:
             self._failures.log(logging.INFO, "slow", "A TLS handshake took too long")
         except (OSError, ssl.CertificateError) as error:
-            reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error.strerror or str(error)
+            said = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error.strerror
+            reason = said or str(error) or "the client left"
             self._failures.log(logging.INFO, reason, "A TLS handshake failed: %s", reason)
         return False
 

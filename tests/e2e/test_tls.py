@@ -537,8 +537,8 @@ def test_early_answer_reaches_a_client_that_still_sends(server: TlsServer) -> No
 
 
 @pytest.mark.parametrize("kind", ["raise in body", "raise in body, length", "too few"])
-def test_answer_that_is_broken_off_is_seen_to_be(server: TlsServer, kind: str) -> None:
-    with server.connect() as client:
+def test_answer_that_is_broken_off_is_seen_to_be(authority: Authority, pair: Pair, kind: str) -> None:
+    with TlsServer(authority, [pair], *QUIET) as server, server.connect() as client:
         client.get(f"/fault?kind={kind.replace(' ', '%20')}")
         answer = client.rest()
         assert not answer.only.whole
