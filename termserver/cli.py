@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from termserver import __version__
 from termserver.errors import ApplicationLoadError, ConfigError, TermserverError
-from termserver.kinds import SWITCH
+from termserver.kinds import SECRET, SWITCH
 from termserver.options import GROUPS, OPTIONS, Option, default_text, show, value_at
 from termserver.sources import Effective, Mark, gather
 
@@ -75,7 +75,7 @@ def _check(effective: Effective) -> int:
 
 def _row(option: Option, effective: Effective) -> tuple[str, str, str]:
     setting = effective.settings.get(option.field)
-    value = show(value_at(effective.config, option.field))
+    value = "***" if option.kind is SECRET and setting else show(value_at(effective.config, option.field))
     if option.field == "limits.connections":
         value = value.replace("none", "auto")
     return option.name, value, setting.source if setting else "default"

@@ -26,6 +26,8 @@ DEBUG_VERBOSITY = 3  # daphne's -v 3
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 ACCESS_FORMATS = ("common", "combined", "json", "daphne")
 LIFESPANS = ("auto", "on", "off")
+TLS_VERSIONS = ("1.2", "1.3")
+CLIENT_CERTIFICATES = ("none", "optional", "required")
 UNDERSCORES = ("drop", "reject", "allow")
 STOP_CODES = (1001, 1012)
 
@@ -210,6 +212,25 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """HTTPS on every TCP address, once there is a certificate; Unix sockets stay plain.
+
+    `certificates` and `keys` are PEM files, pair by pair; without `keys` each certificate's file holds its key as well. A client that asks
+    for a name (SNI) gets the certificate that is for it, any other the first. `clients` says whether clients are asked for certificates of
+    their own, which `client_ca` (a PEM file) has to have signed and `client_crl` must not name.
+    """
+
+    certificates: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    password: str = ""
+    minimum_version: str = "1.2"
+    ciphers: str = ""
+    clients: str = "none"
+    client_ca: str = ""
+    client_crl: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Proxy:
     """Whose word about the client is taken (RFC 7239 and the X-Forwarded-* fields).
 
@@ -258,6 +279,8 @@ class Problem:
 class Config:
     """Everything a server was told.
 
+    `http_redirect_port` is a port on the same hosts that sends plain HTTP to HTTPS with 308.
+
     `allowed_hosts` are host names without port; `.example.com` stands for the domain and all below it; empty allows any.
     `allowed_origins` are origins that may open WebSockets (`https://example.com`, `https://.example.com` with all below it); empty
     allows any.
@@ -280,6 +303,8 @@ class Config:
     websocket_deflate: bool = True
     websocket_stop_code: int = 1001
     verbosity: int = 1
+    http_redirect_port: int | None = None
+    tls: Tls = field(default_factory=Tls)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     proxy: Proxy = field(default_factory=Proxy)
@@ -305,6 +330,7 @@ class Config:
             *self._text_problems(),
             *_trust_problems(self.proxy.trusted),
             *_bind_problems(self.bind),
+            *self._tls_problems(),
         ]
 
     def warnings(self) -> list[str]:
@@ -337,9 +363,27 @@ class Config:
             ("lifespan", self.lifespan, LIFESPANS),
             ("underscore_headers", self.underscore_headers, UNDERSCORES),
             ("logging.level", self.logging.level, LOG_LEVELS),
+            ("tls.minimum_version", self.tls.minimum_version, TLS_VERSIONS),
+            ("tls.clients", self.tls.clients, CLIENT_CERTIFICATES),
         ):
             if value not in choices:
                 yield Problem(name, f"{', '.join(choices[:-1])} or {choices[-1]}", value)
+
+    def _tls_problems(self) -> Iterator[Problem]:
+        tls = self.tls
+        if tls.keys and len(tls.keys) != len(tls.certificates):
+            yield Problem("tls.keys", "as many keys as certificates, or none where they are in the same files", tls.keys)
+        if tls.clients != "none" and not tls.client_ca:
+            yield Problem("tls.client_ca", "the certificates that clients' own are signed with", "")
+        if tls.clients == "none" and (tls.client_ca or tls.client_crl):  # whoever gives them thinks that clients are looked at
+            yield Problem("tls.clients", "optional or required, beside what their certificates are judged by", tls.clients)
+        if not tls.certificates:
+            if tls.clients != "none":
+                yield Problem("tls.clients", "a certificate (--ssl-certfile) beside it", tls.clients)
+            if self.http_redirect_port is not None:
+                yield Problem("http_redirect_port", "a certificate (--ssl-certfile) beside it", self.http_redirect_port)
+        if self.http_redirect_port is not None and not any(isinstance(bind, Tcp) for bind in self.bind):
+            yield Problem("http_redirect_port", "a TCP address (--bind) to redirect to", self.http_redirect_port)
 
     def _text_problems(self) -> Iterator[Problem]:
         if not _FIELD_VALUE.fullmatch(self.server_name):

@@ -113,6 +113,8 @@ def _path(value: str) -> str:
 
 
 TEXT = Kind("a string", (str,))
+SECRET = Kind("a string", (str,))  # never shown
+PATHS = Kind("a path, or a list of them", (list, tuple, str), check=_strings)
 WORD = Kind("a string", (str,), check=str.lower)
 PATH = Kind("a path", (str,), check=_path)
 INTEGER = Kind("a whole number", (int,), int)

@@ -7,7 +7,17 @@ of `termserver.run` (all three read in `sources.py`) and the table in docs/optio
 from dataclasses import dataclass
 from typing import Final
 
-from termserver.config import ACCESS_FORMATS, DEFAULT_HOST, DEFAULT_PORT, LIFESPANS, LOG_LEVELS, UNDERSCORES, Config
+from termserver.config import (
+    ACCESS_FORMATS,
+    CLIENT_CERTIFICATES,
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    LIFESPANS,
+    LOG_LEVELS,
+    TLS_VERSIONS,
+    UNDERSCORES,
+    Config,
+)
 from termserver.kinds import (
     BINDS,
     COUNT_OR_AUTO,
@@ -16,9 +26,11 @@ from termserver.kinds import (
     INTEGER,
     ITEMS,
     PATH,
+    PATHS,
     PORT,
     SECONDS,
     SECONDS_OR_NEVER,
+    SECRET,
     SWITCH,
     TEXT,
     WORD,
@@ -88,6 +100,25 @@ GROUPS: Final[dict[str, tuple[Option, ...]]] = {
         Option("endpoint", "-e --endpoint", ENDPOINTS, "Twisted server endpoint string. May be repeated.", "STRING",
                repeat=True, default="none"),
         Option("limits.backlog", "--backlog", INTEGER, "Connections the kernel queues before they are accepted.", "COUNT"),
+    ),
+    "TLS": (
+        Option("tls.certificates", "--ssl-certfile --certfile --certificate", PATHS,
+               "PEM file with a certificate and its chain: HTTPS on every TCP address. May be repeated: the name asked for decides.",
+               "FILE", repeat=True, default="none"),
+        Option("tls.keys", "--ssl-keyfile --keyfile", PATHS,
+               "PEM file with the certificate's private key, unless that is in the same file. May be repeated, in the same order.", "FILE",
+               repeat=True, default="none"),
+        Option("tls.password", "--ssl-keyfile-password", SECRET, "Password of the private keys; better said as a variable.", "TEXT"),
+        Option("tls.minimum_version", "--ssl-min-version", WORD, "Oldest version of TLS that is spoken.", "|".join(TLS_VERSIONS)),
+        Option("tls.ciphers", "--ssl-ciphers", TEXT, "Cipher suites for TLS 1.2, as OpenSSL names them.", "LIST", default="OpenSSL's"),
+        Option("tls.clients", "--ssl-client-certs", WORD, "Whether clients are asked for a certificate of their own.",
+               "|".join(CLIENT_CERTIFICATES)),
+        Option("tls.client_ca", "--ssl-ca-certs", PATH, "PEM file with the certificates that clients' own are signed with.", "FILE",
+               default="none"),
+        Option("tls.client_crl", "--ssl-crl", PATH, "PEM file with a list of clients' certificates that are revoked.", "FILE",
+               default="none"),
+        Option("http_redirect_port", "--http-redirect-port", PORT,
+               "Port on the same hosts that sends plain HTTP to HTTPS, with 308.", "PORT", default="none"),
     ),
     "HTTP": (
         Option("server_name", "-s --server-name", TEXT, "Value of the Server header.", "NAME", "--no-server-name", ""),

@@ -19,7 +19,7 @@ from termserver.errors import ConfigError
 from termserver.kinds import SWITCH
 from termserver.options import OPTIONS, PREFIX, Option, variable
 
-SECTIONS = ("limits", "timeouts", "proxy", "logging")
+SECTIONS = ("limits", "timeouts", "proxy", "tls", "logging")
 ADDRESSES = ("bind", "unix_socket", "fd", "endpoint")
 ONLY_BEHIND_PROXY = ("proxy.address_header", "proxy.port_header")
 LEVEL_OF_VERBOSITY = {0: "warning", 1: "info"}  # daphne's -v; above: debug

@@ -188,6 +188,20 @@ def test_check_shows_each_value_with_its_source(site: Path, monkeypatch: pytest.
     assert printed.err == ""
 
 
+def test_check_shows_no_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TERMSERVER_SSL_KEYFILE_PASSWORD", "swordfish")
+    assert main(["check", "cli_site:app"]) == 0
+    printed = capsys.readouterr().out
+    assert "swordfish" not in printed
+    [row] = [line.split() for line in printed.splitlines() if line.startswith("ssl-keyfile-password")]
+    assert row == ["ssl-keyfile-password", "***", "environment", "TERMSERVER_SSL_KEYFILE_PASSWORD"]
+
+
+def test_certificates_and_keys_come_in_pairs(served: list[Config]) -> None:
+    config = config_of("cli_site:app --ssl-certfile a.pem --ssl-keyfile a.key --certfile b.pem --keyfile b.key", served)
+    assert (config.tls.certificates, config.tls.keys) == (("a.pem", "b.pem"), ("a.key", "b.key"))
+
+
 def test_check_warns_of_protections_that_are_off(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "cli_site:app", "--limit-header-count", "0"]) == 0
     assert capsys.readouterr().err == "termserver: warning: turned off, although on by default for safety: limits.header_count\n"

@@ -16,6 +16,7 @@ from termserver.config import (
     Proxy,
     Tcp,
     Timeouts,
+    Tls,
     Unix,
     parse_bind,
     takes_port,
@@ -190,6 +191,49 @@ def test_an_application_may_be_a_callable_even_a_false_one() -> None:
             replace(FINE, bind=(Descriptor(-1),)), "bind: expected the number of an open descriptor, 0 or more, got -1", id="descriptor"
         ),
         pytest.param(replace(FINE, bind=(Tcp("h", 1), Tcp("h", 1))), "bind: expected each address once, got 'h:1'", id="address twice"),
+        pytest.param(
+            replace(FINE, tls=Tls(certificates=("a", "b"), keys=("a",))),
+            "tls.keys: expected as many keys as certificates, or none where they are in the same files, got ('a',)",
+            id="a key too few",
+        ),
+        pytest.param(
+            replace(FINE, tls=Tls(keys=("a",))),
+            "tls.keys: expected as many keys as certificates, or none where they are in the same files, got ('a',)",
+            id="a key without a certificate",
+        ),
+        pytest.param(
+            replace(FINE, tls=Tls(("a",), minimum_version="1.1")), "tls.minimum_version: expected 1.2 or 1.3, got '1.1'", id="TLS 1.1"
+        ),
+        pytest.param(
+            replace(FINE, tls=Tls(("a",), clients="yes", client_ca="b")),
+            "tls.clients: expected none, optional or required, got 'yes'",
+            id="clients",
+        ),
+        pytest.param(
+            replace(FINE, tls=Tls(("a",), clients="required")),
+            "tls.client_ca: expected the certificates that clients' own are signed with, got ''",
+            id="clients without an authority",
+        ),
+        pytest.param(
+            replace(FINE, tls=Tls(("a",), client_ca="b")),
+            "tls.clients: expected optional or required, beside what their certificates are judged by, got 'none'",
+            id="an authority without effect",
+        ),
+        pytest.param(
+            replace(FINE, tls=Tls(clients="optional", client_ca="b")),
+            "tls.clients: expected a certificate (--ssl-certfile) beside it, got 'optional'",
+            id="clients of no TLS",
+        ),
+        pytest.param(
+            replace(FINE, http_redirect_port=80),
+            "http_redirect_port: expected a certificate (--ssl-certfile) beside it, got 80",
+            id="nowhere to redirect to",
+        ),
+        pytest.param(
+            replace(FINE, http_redirect_port=80, tls=Tls(("a",)), bind=(Unix("/x"),)),
+            "http_redirect_port: expected a TCP address (--bind) to redirect to, got 80",
+            id="no address to redirect to",
+        ),
     ],
 )
 def test_each_fault_is_one_line(config: Config, line: str) -> None:
@@ -222,6 +266,8 @@ def test_a_library_says_why(config: Config, start: str) -> None:
         replace(FINE, server_name="nginx (not really)"),
         replace(FINE, logging=Logging(access_log=None, access_format="%(h)s", format="%(message)s")),
         replace(FINE, limits=Limits(connections=None)),
+        replace(FINE, tls=Tls(("a", "b")), http_redirect_port=0),
+        replace(FINE, tls=Tls(("a",), ("b",), "secret", "1.3", "HIGH", "required", "c", "d")),
     ],
 )
 def test_what_is_usable_is_not_objected_to(config: Config) -> None:

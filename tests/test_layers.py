@@ -38,7 +38,7 @@ OUTSIDE = {
     "config": STANDARD | {"hyperlink"},
     "wire": PURE | {"httptools", "autobahn"},
     "asgi": STANDARD | {"asgiref"},
-    "net": STANDARD | {"twisted", "zope", "uvloop"},
+    "net": STANDARD | {"twisted", "zope", "uvloop", "cryptography"},
 }
 
 

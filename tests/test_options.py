@@ -9,7 +9,7 @@ from termserver.config import Config, Descriptor, Tcp
 from termserver.options import GROUPS, OPTIONS, Option, default_text, markdown, show, value_at, variable
 
 ROOT = Path(__file__).parent.parent
-SECTIONS = ("limits", "timeouts", "proxy", "logging")
+SECTIONS = ("limits", "timeouts", "proxy", "tls", "logging")
 NO_FIELD = {"config", "port", "unix_socket", "fd", "endpoint"}  # they become the file that is read, and Config.bind
 
 

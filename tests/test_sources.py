@@ -328,6 +328,16 @@ def test_keywords_are_flags_with_underscores() -> None:
     assert config.logging.access_log is None
 
 
+def test_certificates_are_one_path_or_a_list_of_them(tmp_path: Path) -> None:
+    toml = '[tls]\nssl-certfile = ["a, b.pem", "c.pem"]\nssl-keyfile = ["a.key", "c.key"]'
+    tls = effective(tmp_path, toml=toml).usable().tls
+    assert (tls.certificates, tls.keys) == (("a, b.pem", "c.pem"), ("a.key", "c.key"))
+    tls = effective(tmp_path, environ={"TERMSERVER_SSL_CERTFILE": "a, b.pem", "TERMSERVER_SSL_KEYFILE": "a.key"}).usable().tls
+    assert (tls.certificates, tls.keys) == (("a, b.pem",), ("a.key",))
+    tls = from_keywords(APP, ssl_certfile=("a", "b"), ssl_min_version="1.3", ssl_client_certs="Optional", ssl_ca_certs="ca").tls
+    assert (tls.certificates, tls.minimum_version, tls.clients, tls.client_ca) == (("a", "b"), "1.3", "optional", "ca")
+
+
 def test_keywords_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "termserver.toml").write_text("port = 1")
     monkeypatch.chdir(tmp_path)

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,8 +24,8 @@ from termserver.asgi.scope import Scope, http_scope, websocket_scope
 from termserver.asgi.websocket import WebSocketExchange
 from termserver.net.departures import Exchange
 from termserver.net.eager import start_task
-from termserver.net.endings import Waiters, cut_when_taken, release_producer, shut_writing, unacknowledged
-from termserver.net.endpoints import LoopTransport
+from termserver.net.endings import Waiters, cut_when_taken, has_handshake_to_come, release_producer, shut_writing, unacknowledged
+from termserver.net.endpoints import LoopTlsTransport, LoopTransport
 from termserver.net.pace import Pace
 from termserver.net.sendfile import send_file
 from termserver.net.websocket import SocketConnection
@@ -59,6 +59,7 @@ class Connection:
         "_ended",
         "_engine",
         "_exchange",
+        "_extensions",
         "_in_turn",
         "_input_over",
         "_leftovers",
@@ -103,13 +104,14 @@ class Connection:
         self._opened = now
         timeouts = server.config.timeouts
         self._application_timed = timeouts.application > 0
-        self._pace = Pace(
-            self, timeouts, now, first=timeouts.tls_handshake if ISSLTransport.providedBy(transport) else timeouts.header_read
-        )
+        self._pace = Pace(self, timeouts, now, first=timeouts.tls_handshake if has_handshake_to_come(transport) else timeouts.header_read)
         transport.registerProducer(self, True)
+        self._extensions = server.extensions
         if isinstance(transport, LoopTransport):
             self._set_buffer_limits()
-            self.sends_files = True
+            self.sends_files = transport.sends_files
+            if isinstance(transport, LoopTlsTransport):
+                self._extensions = {**server.extensions, "tls": transport.tls_facts()}
         server.opened(self, self._pace)
 
     def dataReceived(self, data: bytes) -> None:
@@ -228,7 +230,7 @@ class Connection:
             return
         exchange = HttpExchange(self._engine, self, request)
         self._take_up(exchange)
-        scope = http_scope(self._base or self._base_scope(), request, server.extensions, server.state)
+        scope = http_scope(self._base or self._base_scope(), request, self._extensions, server.state)
         if server.proxies is not None:
             server.proxies.apply(scope)
         server.running += 1
@@ -245,7 +247,10 @@ class Connection:
         exchange = WebSocketExchange(self._engine, self, request, opening, queue_limit=server.config.limits.websocket_queue)
         self._take_up(exchange)
         base = self._base_scope()
-        scope = websocket_scope(base, request, opening.subprotocols, server.socket_extensions, server.state)
+        extensions = server.socket_extensions
+        if "tls" in self._extensions:
+            extensions = {**extensions, "tls": self._extensions["tls"]}
+        scope = websocket_scope(base, request, opening.subprotocols, extensions, server.state)
         if server.proxies is not None:
             server.proxies.apply(scope)
         server.running += 1
@@ -530,10 +535,14 @@ class Connection:
 
     def farewell_over(self) -> None:
         """Close, so that what the client was sent still reaches it; where that was done already, cut (spec limits L17)."""
-        if self._ended is CLOSE:
-            self.peer_too_slow("the peer did not go away")
-        else:
+        if self._ended is not CLOSE:
             self._close()
+        elif not isinstance(self.transport, LoopTlsTransport):
+            self.peer_too_slow("the peer did not go away")
+        elif unacknowledged(self.transport):  # a plain socket would be the system's by now; this one waits for the client's close alert
+            self._pace.write_blocked(monotonic())
+        else:
+            self.transport.leave()
 
     def half_closed_for_long(self) -> None:
         """Take a client that shut its side for gone, as far as the application is concerned; its answer is still sent if there is one."""

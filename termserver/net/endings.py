@@ -17,6 +17,11 @@ _CUT_INTERVAL: Final = 0.02  # seconds between two looks whether the client has 
 _CUT_LOOKS: Final = 50  # and how many there are before it is cut all the same
 
 
+def has_handshake_to_come(transport: Any) -> bool:
+    """Whether a TLS handshake comes before the first byte: Twisted's TLS transports are there before it, the loop's after."""
+    return ISSLTransport.providedBy(transport) and not isinstance(transport, LoopTransport)
+
+
 def shut_writing(transport: Any) -> None:
     """Shut our side. TLS is not half-closed: there the connection ends, its own close alert first."""
     if ISSLTransport.providedBy(transport):

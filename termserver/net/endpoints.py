@@ -8,10 +8,13 @@ nothing: in `connection_made` it takes the Twisted protocol's `dataReceived` for
 
 import asyncio
 import fcntl
+import functools
 import socket
+import ssl
 import struct
 import sys
 import termios
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -23,6 +26,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IPushProducer,
+    ISSLTransport,
     IStreamServerEndpoint,
     ITransport,
 )
@@ -35,6 +39,7 @@ _INT: Final = struct.Struct("i")
 _TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)
 _TCP_CLOSE: Final = 7  # Linux's state of a connection that is over
 _RETRY: Final = 0.1  # seconds after a listener could not be opened again
+_PIECE: Final = 16_384  # bytes: a TLS record holds no more (RFC 8446 §5.1)
 
 
 def twisted_address(name: object) -> IAddress:
@@ -63,6 +68,8 @@ class LoopTransport(asyncio.Protocol):
         "write",
     )
 
+    sends_files = True  # `net.sendfile` can put a file on the wire past the transport
+
     def __init__(self, factory: IProtocolFactory) -> None:
         """`factory` is asked for the protocol when the connection is there."""
         self.factory = factory
@@ -75,7 +82,7 @@ class LoopTransport(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask the factory for a protocol and step out of the way of its bytes."""
         loop_transport = self._loop_transport = cast("asyncio.Transport", transport)
-        self.write = loop_transport.write
+        self.write = self._writer(loop_transport)
         self._protocol = None
         peer, host = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         if not isinstance(peer, tuple) and not self._is_unix():  # reset already: a client without an address is nobody
@@ -91,6 +98,9 @@ class LoopTransport(asyncio.Protocol):
         self._protocol = protocol  # it may be lost before it is made
         protocol.makeConnection(self)
         self.switch(protocol)
+
+    def _writer(self, loop_transport: asyncio.Transport) -> Callable[[Any], None]:
+        return loop_transport.write
 
     def switch(self, protocol: Any) -> None:
         """Hand the connection to another Twisted protocol, as in `connection_made`."""
@@ -217,6 +227,57 @@ class LoopTransport(asyncio.Protocol):
         """Say at how many unsent bytes the producer is paused and resumed."""
         if not self._loop_transport.is_closing():
             self._loop_transport.set_write_buffer_limits(high=high, low=low)
+
+
+@implementer(ISSLTransport)
+class LoopTlsTransport(LoopTransport):
+    """A connection through the loop's TLS transport. It is there once the handshake is over."""
+
+    __slots__ = ("_describe",)
+
+    sends_files = False
+
+    def __init__(self, factory: IProtocolFactory, describe: Callable[[ssl.SSLObject], dict[str, object]]) -> None:
+        """`describe` gives the ASGI `tls` extension."""
+        super().__init__(factory)
+        self._describe = describe
+
+    def _writer(self, loop_transport: asyncio.Transport) -> Callable[[Any], None]:
+        return functools.partial(_write_in_pieces, loop_transport.write)
+
+    def writeSequence(self, data: Any) -> None:
+        """Write several pieces."""
+        for each in data:
+            self.write(each)
+
+    def tls_facts(self) -> dict[str, object]:
+        """Give the ASGI `tls` extension of this connection."""
+        return self._describe(self._loop_transport.get_extra_info("ssl_object"))
+
+    def getPeerCertificate(self) -> object:
+        """Give the client's certificate as `ssl` describes it, or None."""
+        return self._loop_transport.get_extra_info("peercert")
+
+    def leave(self) -> None:
+        """End without the peer's close alert: ours was sent, and it need not answer (RFC 8446 §6.1)."""
+        self._loop_transport.abort()
+
+    def eof_received(self) -> bool:
+        """Close: TLS is not half-closed here."""
+        return False
+
+
+def _write_in_pieces(write: Callable[[Any], None], data: Any) -> None:
+    """Trap: what the loop's TLS transport passes on to the one below it counts as sent, however much it is.
+
+    In pieces, it notices when the lower one is full, and counts the rest: `send()` waits, and the client is watched.
+    """
+    if len(data) <= _PIECE:
+        write(data)
+        return
+    view = memoryview(data)
+    for start in range(0, len(view), _PIECE):
+        write(view[start : start + _PIECE])
 
 
 def set_no_linger(handle: socket.socket) -> None:

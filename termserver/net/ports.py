@@ -15,8 +15,10 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ISSLTransport
 
 from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
-from termserver.errors import ListenError
+from termserver.errors import ConfigError, ListenError
 from termserver.net.endpoints import LoopPort, LoopServerEndpoint
+from termserver.net.tls import Contexts
+from termserver.net.tlsport import TlsPort
 from termserver.sockets import adopt, bind_tcp, bind_unix, describe, remove_unix
 
 logger = logging.getLogger("termserver")
@@ -28,21 +30,21 @@ class Ports:
     def __init__(self, config: Config, reactor: Any) -> None:
         """Bind. `reactor` serves the Twisted endpoint strings. Raises `ListenError`."""
         self._backlog = config.limits.backlog
+        self._tls = config.tls
+        self._handshake = config.timeouts.tls_handshake
+        self._contexts = Contexts(config.tls) if config.tls.certificates else None
         self._reactor = reactor
         self._strings = [bind.description for bind in config.bind if isinstance(bind, Endpoint)]
         self._files: list[tuple[str, int]] = []
         self._listeners: list[socket.socket] = []
-        self._loop_ports: list[LoopPort] = []
+        self._loop_ports: list[LoopPort | TlsPort] = []
         self._twisted_ports: list[IListeningPort] = []
         self.paused = False
         try:
             for bind in config.bind:
                 self._listeners += self._bind(bind)
         except ListenError:
-            for listener in self._listeners:
-                listener.close()
-            for path, inode in self._files:
-                remove_unix(path, inode)
+            self.let_go()
             raise
 
     def _bind(self, bind: Bind) -> list[socket.socket]:
@@ -61,17 +63,39 @@ class Ports:
     async def open(self, factory: IProtocolFactory) -> None:
         """Accept connections for the factory. Raises `ListenError`."""
         for listener in self._listeners:
-            self._loop_ports.append(await LoopServerEndpoint(listener, backlog=self._backlog).open(factory))
-            logger.info("Listening on %s", describe(listener))
+            if self._contexts is not None and listener.family != socket.AF_UNIX:
+                port = TlsPort(listener, factory, self._contexts_in_force, self._handshake)
+                port.startListening()
+                self._loop_ports.append(port)
+                logger.info("Listening on %s (HTTPS)", describe(listener))
+            else:
+                self._loop_ports.append(await LoopServerEndpoint(listener, backlog=self._backlog).open(factory))
+                logger.info("Listening on %s", describe(listener))
         for description in self._strings:
             logger.info("Configuring endpoint %s", description)
             try:
-                port = await serverFromString(self._reactor, description).listen(factory).asFuture(asyncio.get_running_loop())
+                twisted_port = await serverFromString(self._reactor, description).listen(factory).asFuture(asyncio.get_running_loop())
             except Exception as error:
                 message = f"cannot listen on {description!r}: {error}"
                 raise ListenError(message) from error
-            self._twisted_ports.append(port)
-            logger.info("Listening on %s", port.getHost())
+            self._twisted_ports.append(twisted_port)
+            logger.info("Listening on %s", twisted_port.getHost())
+
+    def _contexts_in_force(self) -> Contexts:
+        assert self._contexts is not None  # noqa: S101 - for the type checker: only a port that speaks TLS asks
+        return self._contexts
+
+    def reload(self) -> None:
+        """Read certificates and keys anew. Where they cannot be used, the old ones stay in force, and the log says why."""
+        if self._contexts is None:
+            logger.info("There are no certificates to reload")
+            return
+        try:
+            self._contexts = Contexts(self._tls)
+        except ConfigError as error:
+            logger.error("Certificates are not reloaded, the old ones stay in force: %s", error)  # noqa: TRY400 - the line says it
+        else:
+            logger.info("Certificates are reloaded")
 
     @property
     def addresses(self) -> list[object]:
@@ -104,6 +128,10 @@ class Ports:
             stopped = port.stopListening()
             if stopped is not None:
                 await stopped.asFuture(asyncio.get_running_loop())
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Give back what was bound."""
         for path, inode in self._files:
             remove_unix(path, inode)
         for listener in self._listeners:

@@ -5,13 +5,17 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from termserver.asgi.app import Application, as_application, load_application
-from termserver.config import Config, Endpoint
+from termserver.asgi.redirect import redirect_to_https
+from termserver.config import Config, Endpoint, Tcp, Tls
+from termserver.errors import ListenError
 from termserver.net import reactor as reactors
 from termserver.net.ports import Ports
 from termserver.net.server import Server
+from termserver.net.tls import ignore_impossible_names
 from termserver.observe.access import from_config
 from termserver.observe.log import LogSetup, configure
 
@@ -28,11 +32,16 @@ class Running:
         self._access_log = from_config(config.logging)
         self._server = Server(config, app, access_log=self._access_log)
         self._ports = Ports(config, reactor)
+        try:
+            self._redirect = _Redirect(config, self._ports) if config.http_redirect_port is not None else None
+        except ListenError:
+            self._ports.let_go()
+            raise
 
     async def main(self, ready: Callable[[list[Any]], object] | None = None) -> None:
         """Serve until asked to stop, or cancelled; then stop gracefully. Raises `TermserverError` where it cannot start."""
         asked = asyncio.ensure_future(self._stop_asked.wait())
-        starting = asyncio.ensure_future(self._server.start(self._ports))
+        starting = asyncio.ensure_future(self._start())
         try:
             await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
@@ -44,9 +53,21 @@ class Running:
             starting.cancel()
             asked.cancel()
             await asyncio.wait({starting, asked})
-            await self._server.stop()
+            if self._redirect is not None:
+                await asyncio.gather(self._server.stop(), self._redirect.stop())
+            else:
+                await self._server.stop()
             if self._access_log is not None:
                 await asyncio.get_running_loop().run_in_executor(None, self._access_log.sink.close, _LAST_LINES)
+
+    async def _start(self) -> None:
+        await self._server.start(self._ports)
+        if self._redirect is not None:
+            await self._redirect.start()
+
+    def reload(self) -> None:
+        """Read certificates and keys anew (SIGHUP)."""
+        self._ports.reload()
 
     def ask_to_stop(self) -> None:
         """Begin the graceful stop."""
@@ -63,6 +84,27 @@ class Running:
         return self._stop_asked.is_set()
 
 
+class _Redirect:
+    """A server beside the one that speaks HTTPS: plain HTTP on the same hosts, sent there."""
+
+    def __init__(self, config: Config, main: Ports) -> None:
+        """Bind its port on every host of the main server's. Raises `ListenError`."""
+        port = config.http_redirect_port or 0
+        hosts = dict.fromkeys(bind.host for bind in config.bind if isinstance(bind, Tcp))
+        target = next(address[1] for address in main.addresses if isinstance(address, tuple))
+        plain = replace(config, bind=tuple(Tcp(host, port) for host in hosts), tls=Tls(), lifespan="off", http_redirect_port=None)
+        self._server = Server(plain, redirect_to_https(target))
+        self._ports = Ports(plain, None)
+
+    async def start(self) -> None:
+        """Accept connections."""
+        await self._server.start(self._ports)
+
+    async def stop(self) -> None:
+        """Finish what runs."""
+        await self._server.stop()
+
+
 def load(config: Config) -> Application:
     """Give the application. Raises `ApplicationLoadError`."""
     if isinstance(config.application, str):
@@ -77,6 +119,8 @@ def run(config: Config) -> int:
         loop = reactors.new_event_loop()
         loop.set_debug(config.debug)
         reactor = reactors.install(loop)
+        if config.tls.certificates:
+            ignore_impossible_names()
         reactors.send_log_to_logging(verbose=config.logging.level == "debug" or config.debug)
         running = Running(config, load(config), reactor)
         for warning in config.warnings():
@@ -99,6 +143,7 @@ def _begin(running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, fail
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, running, log)
     loop.add_signal_handler(signal.SIGUSR1, running.reopen_logs)
+    loop.add_signal_handler(signal.SIGHUP, running.reload)
 
     def done(ended: "asyncio.Task[None]") -> None:
         error = None if ended.cancelled() else ended.exception()

@@ -68,6 +68,7 @@ _BODIES: Final = {status: reason + b"\n" for status, reason in REASONS.items()}
 _EXTRA_FIELDS: Final = {503: b"retry-after: 1\r\n"}
 _LAST_WITH_TRAILERS: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=True)
 _CR: Final = 0x0D
+_CLIENT_HELLO: Final = b"\x16\x03"  # a TLS record with a handshake (RFC 8446 §5.1)
 
 
 class Http1:
@@ -194,6 +195,8 @@ class Http1:
         if not data:
             return []
         if self._partial is None:
+            if data[:2] == _CLIENT_HELLO:
+                raise RefusedError(400, "a TLS handshake on a port that speaks plain HTTP")
             self._partial = PartialHead(self._heads)
         whole = self._partial.add(data)
         if whole is None:

@@ -138,6 +138,11 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     )
 
 
+async def show_tls(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell what the scope says of TLS; null where it says nothing."""
+    await answer_json(send, scope["extensions"].get("tls"))
+
+
 async def length(scope: Scope, receive: Receive, send: Send) -> None:
     """Count body bytes; the pause between two messages is `pause` seconds."""
     size, more, pause = 0, True, float(query(scope).get("pause", 0))
@@ -355,6 +360,7 @@ ROUTES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/facts": show_facts,
     "/release": let_go,
     "/echo": echo,
+    "/tls": show_tls,
     "/length": length,
     "/blob": blob,
     "/flood": flood,

@@ -214,6 +214,10 @@ class Response:
         assert values, f"no {name} among {self.headers}"
         return ", ".join(values)
 
+    def json(self) -> Any:
+        """Give the body's value."""
+        return json.loads(self.body)
+
     def __contains__(self, name: str) -> bool:
         """Whether the header is there."""
         return any(each == name for each, _ in self.headers)

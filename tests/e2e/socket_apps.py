@@ -1,6 +1,7 @@
 """WebSocket applications under test: `app` does one thing per path. `/events` and `/facts`, over HTTP, tell what happened inside."""
 
 import asyncio
+import json
 import os
 import time
 from typing import Any
@@ -83,6 +84,13 @@ async def show_scope(scope: Scope, receive: Receive, send: Send) -> None:
     await accept(receive, send)
     shown = {**scope, "extensions": sorted(scope["extensions"])}
     await send({"type": "websocket.send", "text": repr(shown)})
+    await until_disconnect(scope, receive)
+
+
+async def show_tls(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell what the scope says of TLS, in one text message; null where it says nothing."""
+    await accept(receive, send)
+    await send({"type": "websocket.send", "text": json.dumps(scope["extensions"].get("tls"))})
     await until_disconnect(scope, receive)
 
 
@@ -219,6 +227,7 @@ async def misuse(scope: Scope, receive: Receive, send: Send) -> None:
 ROUTES = {
     "/echo": echo,
     "/scope": show_scope,
+    "/tls": show_tls,
     "/choose": choose,
     "/refuse": refuse,
     "/deny": deny,

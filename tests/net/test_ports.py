@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor, StringTransport
 
+from certificates import Authority, Pair
 from fakes import in_loop
-from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
-from termserver.errors import ListenError
+from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Tls, Unix
+from termserver.errors import ConfigError, ListenError
 from termserver.net.ports import Ports, connection_facts
 
 
@@ -121,6 +123,86 @@ def test_paused_ports_let_connections_wait(tmp_path: Path) -> None:
         await ports.close()
 
     main()
+
+
+# --- over TLS ---
+
+
+async def shown(address: Any, authority: Authority) -> str:
+    """Give the certificate that a new connection gets."""
+    reader, writer = await asyncio.open_connection(*address, ssl=authority.client(), server_hostname="ports.test")
+    assert await reader.read() == b"hello"
+    der: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return ssl.DER_cert_to_PEM_cert(der)
+
+
+def test_with_a_certificate_tcp_ports_speak_tls_and_unix_sockets_do_not(
+    tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    @in_loop
+    async def main() -> None:
+        pair, path = authority.make("ports", "ports.test"), str(tmp_path / "socket")
+        tls = Tls(certificates=(pair.certificate,), keys=(pair.key,))
+        ports = Ports(Config(bind=(Tcp("127.0.0.1", 0), Unix(path)), tls=tls), None)
+        await ports.open(factory())
+        assert await shown(ports.addresses[0], authority) == pair.pem
+        assert await greeting(path) == b"hello"
+        ports.pause()
+        waiting = asyncio.ensure_future(shown(ports.addresses[0], authority))
+        ports.resume()
+        assert await waiting == pair.pem
+        await ports.close()
+
+    caplog.set_level("INFO", "termserver")
+    main()
+    assert [record.getMessage().endswith(" (HTTPS)") for record in caplog.records] == [True, False]
+
+
+def test_reload_takes_all_or_nothing(authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    @in_loop
+    async def main() -> None:
+        old, new = authority.make("ports-old", "ports.test"), authority.make("ports-new", "ports.test")
+        certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+
+        def put(certificate_of: Pair, key_of: Pair) -> None:
+            certificate.write_bytes(Path(certificate_of.certificate).read_bytes())
+            key.write_bytes(Path(key_of.key).read_bytes())
+
+        put(old, old)
+        ports = Ports(Config(bind=(Tcp("127.0.0.1", 0),), tls=Tls((str(certificate),), (str(key),))), None)
+        await ports.open(factory())
+        [address] = ports.addresses
+        put(new, old)
+        ports.reload()
+        assert await shown(address, authority) == old.pem
+        put(new, new)
+        assert await shown(address, authority) == old.pem
+        ports.reload()
+        assert await shown(address, authority) == new.pem
+        await ports.close()
+
+    caplog.set_level("INFO", "termserver")
+    main()
+    assert [record.levelname for record in caplog.records] == ["INFO", "ERROR", "INFO"]
+
+
+def test_reload_without_certificates_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "termserver")
+    ports = ports_of(Tcp("127.0.0.1", 0))
+    ports.reload()
+    ports.let_go()
+    assert [record.getMessage() for record in caplog.records] == ["There are no certificates to reload"]
+
+
+def test_certificates_that_cannot_be_used_bind_nothing() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ConfigError, match=r"^tls\.certificates: cannot use /no/such\.pem"):
+        Ports(Config(bind=(Tcp("127.0.0.1", 0),), tls=Tls(("/no/such.pem",))), None)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- Twisted's ---
 
 
 def test_endpoint_strings_are_twisted_s_business() -> None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from certificates import Authority
 from fakes import in_loop
 from termserver import serve
 from termserver.errors import ApplicationLoadError, ConfigError, ListenError, StartupFailed
@@ -64,6 +66,39 @@ async def test_two_servers_in_one_program() -> None:
     assert (await reader.read()).endswith(b"hello")
     writer.close()
     await stopped(second)
+
+
+def test_redirecting_port_comes_and_goes_with_the_server(authority: Authority) -> None:
+    @in_loop
+    async def main() -> None:
+        pair = authority.make("runner", "runner.test")
+        files = len(os.listdir("/proc/self/fd"))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        task, [address] = await started(ssl_certfile=pair.certificate, ssl_keyfile=pair.key, http_redirect_port=port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /a?b HTTP/1.1\r\nHost: runner.test\r\nConnection: close\r\n\r\n")
+        assert b"\r\nlocation: https://runner.test:%d/a?b\r\n" % address[1] in await reader.read()
+        writer.close()
+        await stopped(task)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        assert len(os.listdir("/proc/self/fd")) == files
+
+    main()
+
+
+def test_redirecting_port_that_is_taken_leaves_nothing_bound(authority: Authority) -> None:
+    @in_loop
+    async def main() -> None:
+        pair = authority.make("runner-2", "runner.test")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            files = len(os.listdir("/proc/self/fd"))
+            with pytest.raises(ListenError):
+                await started(ssl_certfile=pair.certificate, ssl_keyfile=pair.key, http_redirect_port=taken.getsockname()[1])
+            assert len(os.listdir("/proc/self/fd")) == files
+
+    main()
 
 
 @in_loop

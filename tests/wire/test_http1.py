@@ -1189,3 +1189,13 @@ def test_e8_what_is_held_costs_little_in_single_bytes(data: bytes) -> None:
     before = time.process_time()
     Driver(engine()).feed(*byte_by_byte(data))
     assert time.process_time() - before < 2 * SLOWER
+
+
+# ---------------------------------------------------------------------- what is no HTTP
+
+
+def test_tls_handshake_is_named_in_the_log() -> None:
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(33))
+    [rejected] = engine().receive(hello)
+    assert isinstance(rejected, Rejected)
+    assert (rejected.status, rejected.reason) == (400, "a TLS handshake on a port that speaks plain HTTP")
