@@ -1,9 +1,10 @@
-"""A connection without a socket: the real HTTP/1 engine, one exchange, and a recording outlet between them."""
+"""A connection without a socket: the real engines, one exchange, and a recording outlet between them; time that does not pass by itself."""
 
 import asyncio
 import functools
 import logging
 import os
+import selectors
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
@@ -12,12 +13,16 @@ import h11
 import pytest
 
 from termserver.asgi.http import HttpExchange
-from termserver.asgi.scope import base_scope, http_scope
+from termserver.asgi.scope import base_scope, http_scope, websocket_scope
+from termserver.asgi.websocket import WebSocketExchange
 from termserver.config import Limits
 from termserver.errors import ClientDisconnected
 from termserver.wire.events import Aborted, Body, Ending, Event, Fields, Rejected, Request, Trailers
+from termserver.wire.handshake import read_opening
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import DefaultFields, Http1
+from termserver.wire.websocket import Terms, WebSocket
+from wire.frames import Sent, read_frames
 
 P = ParamSpec("P")
 Message = dict[str, Any]
@@ -26,6 +31,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[..., Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="  # and its answer, both of RFC 6455 §1.3
+ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 TAKES_TRAILERS = b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
 
 
@@ -41,6 +48,49 @@ def in_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
         asyncio.run(main())
 
     return run
+
+
+class _Jump(selectors.SelectSelector):
+    """Waits for nothing: where a loop would sleep, its clock jumps."""
+
+    now = 1_000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout:
+            self.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock stands while anything can run, and jumps to the next timer when nothing can. For tests without sockets."""
+
+    def __init__(self) -> None:
+        self._jump = _Jump()
+        super().__init__(self._jump)
+
+    def time(self) -> float:
+        return self._jump.now
+
+
+def in_virtual_time(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Make a plain test of a coroutine function. An hour passes in no time, and what hangs is found out as quickly."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            async with asyncio.timeout(5_000):
+                await test(*args, **kwargs)
+
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(main())
+
+    return run
+
+
+def now() -> float:
+    """Tell the loop's time, virtual where the loop's is."""
+    return asyncio.get_running_loop().time()
 
 
 async def turns(count: int = 10) -> None:
@@ -203,6 +253,145 @@ def read_answer(sent: bytes, method: bytes, *, ended: bool) -> Answer:
                 return answer
             case _:
                 return answer
+
+
+def handshake(*fields: bytes, target: bytes = b"/socket") -> bytes:
+    """Build a request for a WebSocket (the example of RFC 6455 §1.3)."""
+    lines = (b"Host: a", b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: " + KEY, *fields)
+    return b"GET %b HTTP/1.1\r\n%b\r\n\r\n" % (target, b"\r\n".join(lines))
+
+
+@dataclass
+class Switched:
+    """The head of a 101, and the frames after it."""
+
+    status: int
+    headers: list[tuple[str, str]]  # names in lower case
+    frames: list[Sent]
+
+    def __getitem__(self, name: str) -> str | None:
+        return dict(self.headers).get(name)
+
+
+def read_switched(sent: bytes) -> Switched:
+    """Read what a server sent on a connection that became a WebSocket."""
+    head, _, rest = sent.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    return Switched(int(first.split(" ")[1]), headers, read_frames(rest))
+
+
+class FakeSocketOutlet(FakeOutlet):
+    """The same for a WebSocket: it switches engines, and remembers with what."""
+
+    def __init__(self, engine: Http1) -> None:
+        super().__init__(engine)
+        self.terms = Terms(Limits())
+        self.socket: WebSocket | None = None
+
+    def upgrade(self, exchange: WebSocketExchange, headers: Fields, window_bits: int) -> None:
+        self.calls.append(f"upgrade {window_bits}")
+        if self.engine.upgrade(exchange.request.stream, headers):
+            raise AssertionError("no bytes came after the handshake")
+        super().flush()
+        self.socket = WebSocket(self.terms, window_bits)
+        exchange.opened(self.socket, self)
+
+    def flush(self) -> None:
+        if self.socket is None:
+            super().flush()
+        else:
+            self.sent += b"".join(self.socket.output())
+
+
+class SocketTalk:
+    """One WebSocket and its application. What `net.Connection` and `net.SocketConnection` do, without time and sockets."""
+
+    def __init__(self, *fields: bytes, queue_limit: int = 16) -> None:
+        self.engine = Http1(HeadParser(Limits()), Limits(), DefaultFields(b""))
+        self.outlet = FakeSocketOutlet(self.engine)
+        [request] = self.engine.receive(handshake(*fields))
+        if not isinstance(request, Request):
+            raise AssertionError(request)  # noqa: TRY004 - a plain assert would be gone under -O
+        self.request = request
+        self.opening = read_opening(request)
+        self.exchange = WebSocketExchange(self.engine, self.outlet, request, self.opening, queue_limit=queue_limit)
+        self.receive, self.send = self.exchange.receive, self.exchange.send
+
+    async def open(self) -> None:
+        """Let the application accept."""
+        if await self.receive() != {"type": "websocket.connect"}:
+            raise AssertionError("expected websocket.connect first")
+        await self.send({"type": "websocket.accept"})
+
+    def begin(self, app: App) -> asyncio.Task[None]:
+        """Start the application's task."""
+        base = base_scope(scheme="http", client=("192.0.2.1", 1), server=("192.0.2.2", 80), root_path="")
+        scope = websocket_scope(base, self.request, self.opening.subprotocols, {}, {})
+        self.exchange.task = asyncio.get_running_loop().create_task(self.exchange.run(app, scope))
+        return self.exchange.task
+
+    async def run(self, app: App) -> None:
+        """Run the application to its end."""
+        await self.begin(app)
+
+    def push(self, *frames: bytes) -> None:
+        """Let frames arrive, as the connection does: a full queue stops the reading."""
+        socket, data = self.outlet.socket, b"".join(frames)
+        if socket is None:
+            raise AssertionError("frames before the acceptance")
+        while data or (socket.has_input and not self.exchange.full):
+            events = socket.receive(data, 0.0)
+            data = b""
+            if events:
+                self.exchange.feed(events)
+                self.exchange.held = self.exchange.full
+        self.outlet.flush()
+
+    def lose(self) -> None:
+        """Let the connection be lost."""
+        self.outlet.writable = True
+        self.exchange.lost()
+
+    @property
+    def frames(self) -> list[Sent]:
+        """What the client has been sent since the handshake."""
+        return self.switched().frames
+
+    def switched(self) -> Switched:
+        """The answer to the handshake, and all after it."""
+        return read_switched(bytes(self.outlet.sent))
+
+    def answer(self) -> Answer:
+        """Read the answer of a handshake that was not accepted."""
+        self.outlet.flush()
+        ended = self.engine.ending in {Ending.CLOSE, Ending.LINGER}
+        return read_answer(bytes(self.outlet.sent), b"GET", ended=ended)
+
+
+def accept(**more: object) -> Message:
+    """Make a `websocket.accept`."""
+    return {"type": "websocket.accept", **more}
+
+
+def socket_send(data: object = None, **more: object) -> Message:
+    """Make a `websocket.send` of text or bytes."""
+    return {"type": "websocket.send", **({"text": data} if isinstance(data, str) else {} if data is None else {"bytes": data}), **more}
+
+
+def socket_close(*code: object, **more: object) -> Message:
+    """Make a `websocket.close`, with a code or without."""
+    return {"type": "websocket.close", **({"code": code[0]} if code else {}), **more}
+
+
+def denial_start(status: object = 401, headers: object = (), **more: object) -> Message:
+    """Make a `websocket.http.response.start`."""
+    return {"type": "websocket.http.response.start", "status": status, "headers": headers, **more}
+
+
+def denial_body(data: object = b"", **more: object) -> Message:
+    """Make a `websocket.http.response.body`."""
+    return {"type": "websocket.http.response.body", "body": data, **more}
 
 
 def start(status: object = 200, headers: object = (), **more: object) -> Message:

@@ -266,3 +266,18 @@ def test_law_no_field_raises_and_what_comes_out_is_an_address(fields: list[tuple
 
 def test_f1_only_so_many_addresses_are_looked_at_from_the_right() -> None:
     assert applied(*xff("nonsense, " * 1_000 + "10.0.0.1, " * 31 + "192.0.2.7"))["client"] == ("192.0.2.7", 0)
+
+
+@pytest.mark.parametrize(("proto", "scheme"), [("http", "ws"), ("ws", "ws"), ("https", "wss"), ("gopher", "wss"), ("", "wss")])
+def test_proxy_that_speaks_tls_to_us_may_say_that_its_websocket_client_did_not(proto: str, scheme: str) -> None:
+    scope: Scope = {"type": "websocket", "client": PEER, "scheme": "wss", "headers": [(b"x-forwarded-proto", proto.encode())]}
+    TrustedProxies(TRUSTED, "X-Forwarded-For", "X-Forwarded-Port").apply(scope)
+    assert scope["scheme"] == scheme
+
+
+def test_f1_a_stranger_has_no_say_in_a_websocket_s_scheme_and_client() -> None:
+    stranger = ("203.0.113.9", 1)
+    headers = [(b"x-forwarded-for", b"192.0.2.7"), (b"x-forwarded-proto", b"https")]
+    scope: Scope = {"type": "websocket", "client": stranger, "scheme": "ws", "headers": headers}
+    TrustedProxies(TRUSTED, "X-Forwarded-For", "X-Forwarded-Port").apply(scope)
+    assert (scope["client"], scope["scheme"]) == (stranger, "ws")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import Talk
+from fakes import SocketTalk, Talk
 from termserver.asgi.scope import Scope, base_scope, decode_path, http_scope, websocket_scope
 
 SERVER = ("192.0.2.2", 80)
@@ -190,3 +190,31 @@ def test_w29_w30_the_scope_of_a_websocket(scheme: str, expected: str) -> None:
     }
     scope["subprotocols"].clear()  # it is the application's own
     assert offered == ["one", "two"]
+
+
+def socket_scope(*fields: bytes, state: dict[str, object] | None = None) -> Scope:
+    talk = SocketTalk(*fields)
+    base = base_scope(scheme="http", client=CLIENT, server=SERVER, root_path="")
+    return websocket_scope(base, talk.request, talk.opening.subprotocols, {}, state or {})
+
+
+def test_w30_the_fields_of_a_handshake_are_in_the_scope_as_any_others() -> None:
+    names = [name for name, _ in socket_scope(b"Cookie: a=1", b"Sec-WebSocket-Protocol: soap")["headers"]]
+    expected = ["host", "connection", "upgrade", "sec-websocket-version", "sec-websocket-key", "cookie", "sec-websocket-protocol"]
+    assert names == [name.encode() for name in expected]
+
+
+def test_w30_subprotocols_are_those_that_were_offered_in_order() -> None:
+    assert socket_scope(b"Sec-WebSocket-Protocol: soap", b"Sec-WebSocket-Protocol: wamp, soap")["subprotocols"] == ["soap", "wamp", "soap"]
+    assert socket_scope()["subprotocols"] == []
+
+
+def test_a13_w14_changing_the_scope_of_a_websocket_changes_no_other() -> None:
+    shared: list[int] = []
+    state: dict[str, object] = {"pool": shared}
+    base = base_scope(scheme="http", client=CLIENT, server=SERVER, root_path="")
+    scope = websocket_scope(base, SocketTalk().request, [], {}, state)
+    scope["extensions"]["mine"] = scope["state"]["mine"] = {}
+    assert state == {"pool": shared}
+    assert scope["state"]["pool"] is shared
+    assert (base["type"], base["scheme"], "method" in base) == ("http", "http", True)
