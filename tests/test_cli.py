@@ -14,7 +14,7 @@ import termserver
 from termserver.cli import DAPHNE_FLAGS, main, parser
 from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
 from termserver.errors import ListenError
-from termserver.options import OPTIONS
+from termserver.options import OPTIONS, value_at
 
 SITE = """
 async def app(scope, receive, send): ...
@@ -104,6 +104,17 @@ def test_addresses_as_daphne_takes_them(line: str, binds: list[Bind], served: li
         ("--serv x", "server-name"),
         ("--no-s", "server-name"),
         ("--timeout-k 3", "timeout-keep-alive"),
+        ("--websocket_t 5", "websocket-timeout"),
+        ("--websocket_timeout=5", "websocket-timeout"),
+        ("--websocket-t 5", "websocket-timeout"),
+        ("--websocket_c 5", "websocket-connect-timeout"),
+        ("--websocket_connect_timeout 5", "websocket-connect-timeout"),
+        ("--websocket-connect-timeout 5", "websocket-connect-timeout"),
+        ("--websocket-max-m 5", "websocket-max-message-size"),
+        ("--websocket-max-fra 5", "websocket-max-frame-size"),
+        ("--websocket-max-f 5", "websocket-max-frame-size"),
+        ("--ping-i 5", "ping-interval"),
+        ("--ping-t 5", "ping-timeout"),
     ],
 )
 def test_abbreviations_work_and_daphnes_win(line: str, row: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,6 +126,55 @@ def test_abbreviations_work_and_daphnes_win(line: str, row: str, capsys: pytest.
 def test_daphnes_options_are_options() -> None:
     known = {flag for option in OPTIONS for flag in [*option.flags.split(), option.off]}
     assert set(DAPHNE_FLAGS) - {"--help"} <= known
+
+
+# --- WebSockets ---
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        ("--websocket_timeout 60", "timeouts.websocket_age", 60.0),
+        ("--websocket_timeout -1", "timeouts.websocket_age", 0.0),
+        ("--websocket_timeout=-1", "timeouts.websocket_age", 0.0),
+        ("--websocket-timeout -1", "timeouts.websocket_age", 0.0),
+        ("--websocket_connect_timeout 5", "timeouts.websocket_accept", 5.0),
+        ("--websocket_connect_timeout -1", "timeouts.websocket_accept", 0.0),
+        ("--ping-interval 0.5", "timeouts.websocket_ping_interval", 0.5),
+        ("--ping-interval -1", "timeouts.websocket_ping_interval", 0.0),
+        ("--ws-ping-interval 7", "timeouts.websocket_ping_interval", 7.0),
+        ("--ping-timeout -1", "timeouts.websocket_ping_timeout", 0.0),
+        ("--ws-ping-timeout 7", "timeouts.websocket_ping_timeout", 7.0),
+        ("--websocket-close-timeout 3", "timeouts.websocket_close", 3.0),
+        ("--websocket-max-message-size 10", "limits.websocket_message", 10),
+        ("--ws-max-size 10", "limits.websocket_message", 10),
+        ("--websocket-max-frame-size 0", "limits.websocket_frame", 0),
+        ("--websocket-max-fragments 3", "limits.websocket_fragments", 3),
+        ("--websocket-max-queue 4", "limits.websocket_queue", 4),
+        ("--ws-max-queue 4", "limits.websocket_queue", 4),
+        ("--websocket-max-pings 10", "limits.websocket_pings", 10),
+        ("--ws-deflate-max-ratio 100", "limits.websocket_deflate_ratio", 100),
+        ("--no-ws-deflate", "websocket_deflate", False),
+        ("--ws-deflate", "websocket_deflate", True),
+        ("--websocket-stop-code 1012", "websocket_stop_code", 1012),
+        ("--allowed-origins 'https://a.example, http://b.example:8000'", "allowed_origins", ("https://a.example", "http://b.example:8000")),
+    ],
+)
+def test_options_of_websockets_reach_their_fields(line: str, field: str, value: object, served: list[Config]) -> None:
+    assert value_at(config_of(f"a:b {line}", served), field) == value
+    assert value_at(config_of(f"{line} a:b", served), field) == value
+
+
+def test_options_of_websockets_come_from_environment_and_file_too(
+    site: Path, monkeypatch: pytest.MonkeyPatch, served: list[Config]
+) -> None:
+    top = 'websocket_timeout = -1\nallowed-origins = ["https://a.example"]'
+    (site / "termserver.toml").write_text(f"{top}\n[limits]\nwebsocket-queue = 4\n[timeouts]\nwebsocket-accept = -2.5")
+    monkeypatch.setenv("TERMSERVER_PING_INTERVAL", "-1")
+    monkeypatch.setenv("TERMSERVER_WS_DEFLATE", "off")
+    config = config_of("a:b", served)
+    assert (config.timeouts.websocket_age, config.timeouts.websocket_accept, config.timeouts.websocket_ping_interval) == (0, 0, 0)
+    assert (config.allowed_origins, config.limits.websocket_queue, config.websocket_deflate) == (("https://a.example",), 4, False)
 
 
 # --- Complaints ---
@@ -130,6 +190,14 @@ def test_daphnes_options_are_options() -> None:
         ("cli_site:app --nonsense", "unrecognized arguments: --nonsense (termserver --help lists the options)"),
         ("cli_site:app -p", "argument -p/--port: expected one argument (termserver --help lists the options)"),
         ("cli_site:app --request-size 5", "unrecognized arguments: --request-size 5 (termserver --help lists the options)"),
+        ("cli_site:app --websocket_timeout soon", "--websocket-timeout: expected a number of seconds, got 'soon'"),
+        ("cli_site:app --websocket-max-message-size -1", "--websocket-max-message-size: expected 0 (off) or more, got -1"),
+        ("cli_site:app --websocket-stop-code 1000", "--websocket-stop-code: expected 1001 or 1012, got 1000"),
+        (
+            "cli_site:app --allowed-origins a.example",
+            "--allowed-origins: expected origins, as in https://example.com (https://.example.com for a whole domain), got 'a.example'",
+        ),
+        ("cli_site:app --timeout-keep-alive -1", "--timeout-keep-alive: expected 0 (off) or more, got -1.0"),
         ("cli_site:app other:app", "unrecognized arguments: other:app (termserver --help lists the options)"),
         ("cli_site:app --config none.toml", "none.toml: cannot be read: No such file or directory"),
     ],

@@ -24,6 +24,8 @@ from termserver.config import (
 from termserver.errors import ConfigError
 
 FINE = Config(application="project.asgi:application")
+WEBSOCKET_LIMITS = [each.name for each in fields(Limits) if each.name.startswith("websocket_")]
+WEBSOCKET_TIMEOUTS = [each.name for each in fields(Timeouts) if each.name.startswith("websocket_")]
 
 
 def problems(config: Config) -> list[str]:
@@ -174,6 +176,28 @@ def test_an_application_may_be_a_callable_even_a_false_one() -> None:
             "allowed_hosts: expected host names without port (.example.com for a whole domain), got 'b:80'",
             id="allowed host with port",
         ),
+        *[
+            pytest.param(
+                replace(FINE, allowed_origins=("https://a.example", origin)),
+                f"allowed_origins: expected origins, as in https://example.com (https://.example.com for a whole domain), got {origin!r}",
+                id=f"origin {origin!r}",
+            )
+            for origin in ("", "a.example", "https://", "https://.", "https://a.example/", "https://a.example/path", "//a.example", "*")
+        ],
+        *[
+            pytest.param(
+                replace(FINE, websocket_stop_code=code), f"websocket_stop_code: expected 1001 or 1012, got {code}", id=f"stop code {code}"
+            )
+            for code in (0, 1000, 1006, 4000)
+        ],
+        *[
+            pytest.param(replace(FINE, limits=Limits(**{name: -1})), f"limits.{name}: expected 0 (off) or more, got -1", id=name)
+            for name in WEBSOCKET_LIMITS
+        ],
+        *[
+            pytest.param(replace(FINE, timeouts=Timeouts(**{name: -1})), f"timeouts.{name}: expected 0 (off) or more, got -1", id=name)
+            for name in WEBSOCKET_TIMEOUTS
+        ],
         pytest.param(
             replace(FINE, logging=Logging(access_log="")), "logging.access_log: expected a path, or - for standard output, got ''", id="log"
         ),
@@ -262,6 +286,9 @@ def test_a_library_says_why(config: Config, start: str) -> None:
         replace(FINE, bind=(Tcp("h", 0), Tcp("h", 0), Unix("/x"), Descriptor(0), Endpoint("tcp:80"))),
         replace(FINE, proxy=Proxy(headers=True, trusted=("10.0.0.0/8", "2001:db8::/32", "192.0.2.1", "unix", "*"))),
         replace(FINE, allowed_hosts=("example.com", ".example.com", "127.0.0.1", "[::1]", "under_score")),
+        replace(FINE, allowed_origins=("https://a.example", "HTTP://A.example:8000", "https://.example.com", "http://[::1]:80", "null")),
+        replace(FINE, allowed_origins=("http://127.0.0.1", "chrome-extension://abcdef")),
+        replace(FINE, websocket_stop_code=1012, websocket_deflate=False),
         replace(FINE, server_name=""),
         replace(FINE, server_name="nginx (not really)"),
         replace(FINE, logging=Logging(access_log=None, access_format="%(h)s", format="%(message)s")),
@@ -299,6 +326,25 @@ def test_protections_that_were_turned_off_are_named_in_one_line() -> None:
     assert config.warnings() == [
         "turned off, although on by default for safety: limits.header_count, limits.connections, timeouts.header_read"
     ]
+
+
+@pytest.mark.parametrize("name", WEBSOCKET_LIMITS)
+def test_every_limit_of_websockets_is_a_protection(name: str) -> None:
+    assert f"limits.{name}" in replace(FINE, limits=Limits(**{name: 0})).warnings()[0]
+    assert replace(FINE, limits=Limits(**{name: 0})).problems() == []
+
+
+@pytest.mark.parametrize("name", WEBSOCKET_TIMEOUTS)
+def test_every_time_out_of_websockets_is_a_protection(name: str) -> None:
+    assert f"timeouts.{name}" in replace(FINE, timeouts=Timeouts(**{name: 0})).warnings()[0]
+    assert replace(FINE, timeouts=Timeouts(**{name: 0})).problems() == []
+
+
+def test_defaults_of_websockets_are_daphnes_where_it_has_them() -> None:
+    limits, timeouts = Limits(), Timeouts()
+    assert (limits.websocket_message, limits.websocket_frame) == (1_048_576, 1_048_576)
+    assert (timeouts.websocket_ping_interval, timeouts.websocket_ping_timeout, timeouts.websocket_age) == (20, 30, 86_400)
+    assert (Config().allowed_origins, Config().websocket_stop_code) == ((), 1001)
 
 
 def test_every_limit_and_timeout_is_a_number_to_compare() -> None:

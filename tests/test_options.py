@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from termserver.config import Config, Descriptor, Tcp
+from termserver.kinds import SECONDS_OR_NEVER
 from termserver.options import GROUPS, OPTIONS, Option, default_text, markdown, show, value_at, variable
 
 ROOT = Path(__file__).parent.parent
@@ -76,3 +77,17 @@ def test_the_documented_table_has_a_row_for_each_option() -> None:
     assert [line for line in markdown().splitlines() if line.startswith("## ")] == [f"## {group}" for group in GROUPS]
     assert "| `--no-access-log`" not in rows[-1]
     assert any("`TERMSERVER_TIMEOUT_KEEP_ALIVE`" in row and "`timeouts.keep-alive`" in row for row in rows)
+
+
+def test_daphnes_spellings_with_underscores_are_one_option_with_those_with_hyphens() -> None:
+    for field in ("timeouts.websocket_age", "timeouts.websocket_accept"):
+        [option] = [option for option in OPTIONS if option.field == field]
+        hyphens, underscores = option.flags.split()
+        assert underscores.removeprefix("--") == hyphens.removeprefix("--").replace("-", "_")
+        assert variable(option.names[0]) == variable(option.names[1])
+
+
+def test_all_times_of_websockets_may_be_negative_as_daphne_has_it() -> None:
+    times = [option for option in GROUPS["WebSocket"] if option.field.startswith("timeouts.")]
+    assert len(times) == 5
+    assert {option.kind for option in times} == {SECONDS_OR_NEVER}

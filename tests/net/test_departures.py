@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fakes import in_loop, turns
+from fakes import App, Receive, Send, SocketTalk, accept, in_loop, socket_send, turns
 from termserver.config import Timeouts
 from termserver.net import departures as module
 from termserver.net.deadlines import Deadlines
@@ -170,3 +170,51 @@ def test_zero_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         left.task.cancel()
 
     main()
+
+
+# --- WebSockets ---
+
+
+async def deaf_socket(_scope: object, _receive: Receive, send: Send) -> None:
+    await send(accept())
+    await asyncio.Event().wait()
+
+
+async def talker(_scope: object, _receive: Receive, send: Send) -> None:
+    await send(accept())
+    await send(socket_send("x"))
+
+
+async def listener(_scope: object, receive: Receive, send: Send) -> None:
+    await send(accept())
+    while True:
+        await receive()
+
+
+@pytest.mark.parametrize(
+    ("app", "level", "waiting_for"),
+    [(deaf_socket, "INFO", "other"), (talker, "INFO", "send"), (listener, "INFO", "receive")],
+    ids=["other", "send", "receive"],
+)
+def test_call_of_a_websocket_is_cancelled_with_one_line_that_says_what_it_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, app: App, level: str, waiting_for: str
+) -> None:
+    @in_loop
+    async def main() -> None:
+        time, talk = Time(monkeypatch), SocketTalk()
+        talk.outlet.writable = waiting_for != "send"
+        task = talk.begin(app)
+        await turns()
+        talk.exchange.lost()
+        await turns()
+        time.departures.add(talk.exchange)
+        await time.wait(9.5)
+        assert not task.done()
+        await time.wait(1)
+        assert task.done()
+
+    with caplog.at_level(logging.INFO, "termserver"):
+        main()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (level, f"GET /socket: cancelled 10 s after its client left; it was waiting for {waiting_for}")
+    ]

@@ -5,11 +5,13 @@ import contextvars
 
 import pytest
 from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import Factory
 from zope.interface import directlyProvides
 
 from fakes import in_virtual_time, now, turns
 from net.wires import LoopWire, TwistedWire, Wire
-from termserver.net.endings import Waiters, cut_when_taken, release_producer, shut_writing, unacknowledged
+from termserver.net.endings import Waiters, cut_when_taken, has_handshake_to_come, release_producer, shut_writing, unacknowledged
+from termserver.net.endpoints import LoopTlsTransport
 
 KINDS = [LoopWire, TwistedWire]
 
@@ -29,6 +31,15 @@ def test_tls_is_not_half_closed() -> None:
     directlyProvides(wire.transport, ISSLTransport)
     shut_writing(wire.transport)
     assert wire.calls == ["close"]
+
+
+def test_handshake_comes_after_a_tls_transport_of_twisted_s_and_before_one_of_the_loop_s() -> None:
+    tls = TwistedWire().transport
+    directlyProvides(tls, ISSLTransport)
+    assert has_handshake_to_come(tls)
+    assert not has_handshake_to_come(TwistedWire().transport)
+    assert not has_handshake_to_come(LoopWire().transport)
+    assert not has_handshake_to_come(LoopTlsTransport(Factory(), lambda _: {}))
 
 
 # --- producers ---

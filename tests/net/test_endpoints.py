@@ -442,3 +442,86 @@ def test_endpoint_listens_as_twisted_s_do(run: Run) -> None:
 def test_name_of_no_kind_is_an_unnamed_unix_socket() -> None:
     assert twisted_address("") == UNIXAddress(None)
     assert isinstance(LoopTransport(Factory()), asyncio.Protocol)
+
+
+# --- another protocol takes over ---
+
+
+class Switching(HalfCloseable):
+    """Hands the connection over at the first bytes."""
+
+    successor: Any = None
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self.successor.transport = self.transport
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        transport.registerProducer(self.successor, True)
+        transport.switch(self.successor)
+
+
+@pytest.mark.parametrize("kind", [HalfCloseable, Recorder])
+def test_connection_can_be_handed_to_another_protocol(run: Run, kind: type[Recorder]) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with Listening(Switching) as served:
+            client, first = await served.pair()
+            second = first.successor = kind()
+            await loop.sock_sendall(client, b"first")
+            await first.wait(lambda: first.data == b"first")
+            await loop.sock_sendall(client, b"second")
+            await second.wait(lambda: second.data == b"second")
+            second.transport.write(b"answer")
+            assert await read(client, 6) == b"answer"
+            client.shutdown(socket.SHUT_WR)
+            if kind is HalfCloseable:
+                await second.wait(lambda: "read lost" in second.events)
+                second.transport.loseConnection()
+            assert isinstance(await second.lost, ConnectionDone)
+            assert first.data == b"first"
+            assert first.events == ["made"]
+            first.lost.set_result(None)
+
+    run(main())
+
+
+def test_backpressure_is_told_to_the_protocol_that_took_over(run: Run) -> None:
+    async def main() -> None:
+        async with Listening(Switching) as served:
+            client, first = await served.pair()
+            first.transport.set_buffer_limits(10_000, 1_000)
+            first.transport.registerProducer(first, True)
+            second = first.successor = Recorder()
+            await asyncio.get_running_loop().sock_sendall(client, b"first")
+            await first.wait(lambda: first.data == b"first")
+            second.transport.write(b"x" * 20_000_000)
+            assert second.events == ["paused"]
+            assert len(await read(client, 20_000_000)) == 20_000_000
+            await second.wait(lambda: "resumed" in second.events)
+            assert first.events == ["made"]
+            second.transport.abortConnection()
+            await second.lost
+            first.lost.set_result(None)
+
+    run(main())
+
+
+def test_protocol_may_hand_over_in_a_turn_of_its_own(run: Run) -> None:
+    """As an application does that accepts later: not while bytes are being delivered."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with Listening() as served:
+            client, first = await served.pair()
+            second = Recorder()
+            second.transport = first.transport
+            first.transport.switch(second)
+            await loop.sock_sendall(client, b"second")
+            await second.wait(lambda: second.data == b"second")
+            client.close()
+            await second.lost
+            assert first.data == b""
+            first.lost.set_result(None)
+
+    run(main())

@@ -5,16 +5,22 @@ import logging
 import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
 
-from fakes import GET, in_loop, turns
+from fakes import GET, KEY, SocketTalk, accept, handshake, in_loop, turns
 from termserver.config import Config, Limits, Logging, Tcp, Timeouts
 from termserver.errors import StartupFailed
+from termserver.net import websocket as websocket_module
 from termserver.net.ports import Ports
 from termserver.net.server import DRAINING, SERVING, STARTING, STOPPED, Server, default_capacity
+from termserver.net.websocket import SocketConnection
+from termserver.observe.access import AccessLog
+from termserver.wire.handshake import HandshakeRefused
+from wire.frames import close, read_frames
 
 CLOSE = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 
@@ -359,3 +365,136 @@ async def test_many_clients_at_once_are_all_served_and_forgotten() -> None:
         while served.server.connections:
             await asyncio.sleep(0.001)
         assert served.server.running == 0
+
+
+# --- WebSockets ---
+
+
+class Sockets(Diary):
+    """An application that accepts every WebSocket and listens to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[int] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            await super().__call__(scope, receive, send)
+            return
+        await receive()
+        await send(accept())
+        while (message := await receive())["type"] != "websocket.disconnect":
+            pass
+        self.ends.append(message["code"])
+
+
+async def open_socket(served: Serving) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await served.connect()
+    writer.write(handshake())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    return reader, writer
+
+
+@pytest.mark.parametrize(("restarting", "code"), [(False, 1001), (True, 1012)], ids=["stop", "restart"])
+def test_l46_stopping_says_goodbye_to_websockets(monkeypatch: pytest.MonkeyPatch, code: int, *, restarting: bool) -> None:
+    monkeypatch.setattr(websocket_module.random, "random", lambda: 0.0)  # each at once
+
+    @in_loop
+    async def main() -> None:
+        app = Sockets()
+        served = Serving(app)
+        await served.server.start(served.ports)
+        clients = [await open_socket(served) for _ in range(3)]
+        stopping = asyncio.ensure_future(served.server.stop(restarting=restarting))
+        for reader, writer in clients:
+            [farewell] = read_frames(await reader.readexactly(2 + 2 + len("the server stops")))
+            assert (farewell.code, farewell.payload[2:]) == (code, b"the server stops")
+            writer.write(close(code))
+            assert await reader.read() == b""
+            writer.close()
+        await stopping
+        assert app.ends == [code] * 3
+        assert app.lines == ["startup", "shutdown"]
+        assert not served.server.connections
+
+    main()
+
+
+@in_loop
+async def test_websockets_count_as_connections_and_leave_room_when_they_end() -> None:
+    async with serving(Sockets(), limits=Limits(connections=2)) as served:
+        clients = [await open_socket(served) for _ in range(2)]
+        while not served.ports.paused:
+            await asyncio.sleep(0.001)
+        assert all(isinstance(connection, SocketConnection) for connection in served.server.connections)
+        waiting = asyncio.ensure_future(served.ask())
+        clients[0][1].write(close(1000))
+        assert b"hello" in await waiting
+        for _, writer in clients:
+            writer.close()
+
+
+@in_loop
+async def test_l42_idle_websockets_are_not_shed() -> None:
+    async with serving(Sockets(), limits=Limits(connections=10)) as served:
+        sockets = [await open_socket(served) for _ in range(9)]
+        reader, writer = await served.connect()
+        writer.write(GET)
+        await reader.readuntil(b"hello")
+        assert await reader.read() == b""  # the one that waits for nothing
+        assert len(served.server.connections) == 9
+        for _, each in [(reader, writer), *sockets]:
+            each.close()
+
+
+def test_handshake_is_judged_and_refused_while_the_server_stops() -> None:
+    request = SocketTalk(b"Origin: https://a.example").request
+    server = Server(Config(logging=Logging(access_log=None), allowed_origins=("HTTPS://A.example",)), Sockets())
+    assert server.judge_handshake(request).key == KEY
+    with pytest.raises(HandshakeRefused) as refused:
+        server.judge_handshake(SocketTalk(b"Origin: https://b.example").request)
+    assert refused.value.status == 403
+    server.stage = DRAINING
+    with pytest.raises(HandshakeRefused) as refused:
+        server.judge_handshake(request)
+    assert refused.value.status == 503
+
+
+@pytest.mark.parametrize(
+    ("failure", "line"),
+    [
+        ((1002, "an unknown opcode"), "Closed a WebSocket with 1002: an unknown opcode"),
+        ((1009, "a message that is too large"), "Closed a WebSocket with 1009: a message that is too large (limits: --websocket-max-"),
+        (None, "Closed a WebSocket with 0: "),
+    ],
+)
+def test_failure_of_a_websocket_is_one_line(caplog: pytest.LogCaptureFixture, failure: tuple[int, str] | None, line: str) -> None:
+    server = Server(Config(logging=Logging(access_log=None)), Sockets())
+    with caplog.at_level(logging.INFO, "termserver"):
+        server.failed(failure)
+    [record] = caplog.records
+    assert record.levelname == "INFO"
+    assert record.getMessage().startswith(line)
+
+
+@pytest.mark.parametrize(("form", "steps"), [("daphne", ["WSCONNECT /socket"]), ("common", []), (None, [])])
+def test_steps_of_a_websocket_are_logged_where_the_format_has_lines_for_them(form: str | None, steps: list[str]) -> None:
+    lines: list[str] = []
+    sink: Any = SimpleNamespace(write=lines.extend)
+    server = Server(Config(logging=Logging(access_log=None)), Sockets(), access_log=AccessLog(form, sink) if form else None)
+    talk = SocketTalk()
+    server.log_step("CONNECT", talk.exchange, ("192.0.2.1", 80))
+    if server._access_log is not None:
+        server._access_log.flush()
+    assert [line.split('"')[1] for line in lines] == steps
+
+
+@in_loop
+async def test_websocket_of_a_server_that_counts_no_connections_ends_as_quietly() -> None:
+    app = Sockets()
+    async with serving(app, limits=Limits(connections=0), connection_age=1_000.0) as served:
+        _, writer = await open_socket(served)
+        writer.close()
+        while not app.ends or served.server.connections:
+            await asyncio.sleep(0.001)
+    assert app.ends == [1006]

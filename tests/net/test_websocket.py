@@ -31,7 +31,7 @@ from fakes import (
     turns,
 )
 from net.wires import CLIENT, LoopWire, TwistedWire, Wire
-from termserver.config import Config, Limits, Logging, Timeouts
+from termserver.config import Config, Limits, Logging, Proxy, Timeouts
 from termserver.net import connection as connection_module
 from termserver.net import departures as departures_module
 from termserver.net import server as server_module
@@ -316,6 +316,21 @@ async def test_an_earlier_request_of_the_connection_is_no_hindrance(kind: type[W
     assert first.startswith(b"HTTP/1.1 200 ")
     assert read_switched(rest).status == 101
     assert puppet.texts == ["hello"]
+
+
+@both
+@pytest.mark.parametrize(
+    ("trusted", "scheme", "host"), [(("*",), "wss", "203.0.113.1"), (("10.0.0.1",), "ws", None)], ids=["trusted", "a stranger"]
+)
+@in_virtual_time
+async def test_w29_a_proxy_s_word_is_taken_if_it_is_trusted(
+    kind: type[Wire], trusted: tuple[str, ...], scheme: str, host: str | None
+) -> None:
+    app = Puppet()
+    talk = Talk(app, kind, config=Config(proxy=Proxy(headers=True, trusted=trusted)))
+    await talk.receive(handshake(b"X-Forwarded-For: 203.0.113.1", b"X-Forwarded-Proto: https"))
+    assert app.scope["scheme"] == scheme
+    assert app.scope["client"][0] == (host or talk.wire.transport.getPeer().host)
 
 
 # --- backpressure inwards (L38) ---
@@ -654,6 +669,21 @@ async def test_w36_a_client_that_shuts_its_side_without_a_close_frame_is_1006(ki
 
 @both
 @in_virtual_time
+async def test_w36_who_shuts_its_side_has_left_even_while_it_does_not_read_what_it_was_sent(kind: type[Wire]) -> None:
+    talk, app = await opened(kind)
+    talk.wire.block()
+    talk.wire.waiting = 10
+    talk.wire.shut()
+    await turns()
+    assert talk.wire.calls == ["close"]
+    assert app.end == (1006, "")
+    assert talk.server.connections
+    await asyncio.sleep(11)
+    assert talk.over
+
+
+@both
+@in_virtual_time
 async def test_w36_a_connection_that_is_lost_is_1006(kind: type[Wire]) -> None:
     talk, app = await opened(kind)
     talk.wire.lose()
@@ -843,7 +873,7 @@ async def test_l39_the_cut_waits_a_moment_for_the_client_to_take_the_reason() ->
     talk.wire.waiting = 10
     await asyncio.sleep(50.5)
     assert talk.wire.calls == []
-    talk.wire.receive(frame(PONG))  # too late
+    talk.wire.receive(frame(PONG) + close(1011))  # too late
     talk.wire.waiting = 0
     await asyncio.sleep(0.1)
     assert talk.wire.calls == ["abort"]
@@ -865,7 +895,7 @@ async def test_l39_silence_is_ours_while_the_application_does_not_take_what_is_t
     talk, app = await opened(kind, listens=False, limits=Limits(websocket_queue=2))
     await talk.receive(text("1"), text("2"))
     assert not talk.wire.reading
-    await asyncio.sleep(1_000)
+    await asyncio.sleep(1_010)  # between two looks
     assert talk.frames == []
     for _ in range(2):
         await app.receive()
