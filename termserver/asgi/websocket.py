@@ -208,7 +208,7 @@ class WebSocketExchange:
     @property
     def begun(self) -> bool:
         """Whether the application has given its verdict."""
-        return self._stage is not VERDICT
+        return self.status != 0
 
     @property
     def waiting_for(self) -> str:

@@ -475,9 +475,19 @@ class Connection:
         self._pace.hurry(monotonic())
 
     def tell_disconnect(self) -> None:
-        """Tell the application that its time is almost over."""
-        if self._exchange is not None:
-            self._exchange.tell_disconnect()
+        """Tell the application that its time is almost over; a WebSocket without a verdict is refused."""
+        exchange = self._exchange
+        if type(exchange) is WebSocketExchange and not exchange.begun and not exchange.done:
+            self._refuse_socket(exchange, "the server stops, and there is no verdict on a WebSocket")
+            self._settle()
+        elif exchange is not None:
+            exchange.tell_disconnect()
+
+    def _refuse_socket(self, exchange: WebSocketExchange, reason: str) -> None:
+        """Answer 503 in the application's place."""
+        self._rejected(self._engine.reject(503, reason))
+        self._record(exchange)
+        exchange.lost()
 
     def abort(self) -> None:
         """End at once."""
@@ -520,7 +530,7 @@ class Connection:
         if exchange.begun:
             self._engine.reset(0)
         elif type(exchange) is WebSocketExchange:
-            self._rejected(self._engine.reject(503, "the application gave no verdict on a WebSocket in time"))
+            self._refuse_socket(exchange, "the application gave no verdict on a WebSocket in time")
         else:
             self._rejected(self._engine.reject(504, "the application took too long"))
         exchange.lost()

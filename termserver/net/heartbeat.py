@@ -125,7 +125,7 @@ class Heartbeat:
         else:
             self._due = connection.heard_at + (timeouts.linger_idle or math.inf)
             if self._due <= now or self._end <= now:
-                self._due, self._end = now + _LOOK, math.inf
+                self._state, self._due, self._end = CLOSING, now + _LOOK, math.inf
                 connection.farewell_over()
 
     def _ask(self, now: float) -> None:
@@ -133,19 +133,21 @@ class Heartbeat:
         self._connection.ping()
         if timeouts.websocket_ping_timeout:
             self._state, self._pinged_at = PINGED, now
-            self._due = now + timeouts.websocket_ping_timeout
+            self._due = now + min(timeouts.websocket_ping_interval, timeouts.websocket_ping_timeout)
         else:
             self._due = now + timeouts.websocket_ping_interval
 
     def _judge_silence(self, now: float) -> None:
         connection, timeouts = self._connection, self._timeouts
         if connection.paused:  # the pong may lie unread
-            self._due = now + timeouts.websocket_ping_timeout
+            self._due = now + min(timeouts.websocket_ping_interval, timeouts.websocket_ping_timeout)
         elif connection.heard_at > self._pinged_at:
             self._state = LISTENING
             self._due = connection.heard_at + timeouts.websocket_ping_interval
             if self._due <= now:
                 self._ask(now)
-        else:
+        elif now >= self._pinged_at + timeouts.websocket_ping_timeout:
             self._due = now + _LOOK
             connection.peer_silent()
+        else:  # a pong that comes yet must not put off the next ping
+            self._due = min(self._pinged_at + timeouts.websocket_ping_timeout, now + timeouts.websocket_ping_interval)

@@ -34,7 +34,7 @@ from termserver.observe.log import RateLimited
 from termserver.wire.events import Rejected, Request
 from termserver.wire.fieldblock import Underscores
 from termserver.wire.fields import NO_BODY
-from termserver.wire.handshake import HandshakeRefused, Opening, read_opening
+from termserver.wire.handshake import HandshakeRefused, Opening, normal_origin, read_opening
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import Http1
 from termserver.wire.response import DefaultFields
@@ -108,7 +108,7 @@ class Server:
             "termserver.shutdown": {"event": self.stopping},
         }
         self.socket_terms = Terms(config.limits)
-        self._origins = frozenset(origin.lower().encode() for origin in config.allowed_origins)
+        self._origins = frozenset(map(normal_origin, config.allowed_origins))
         self.farewell_seconds = 0.0  # in which WebSockets are closed when the server stops
         self.farewell_code = config.websocket_stop_code
         self.farewell_reason = "the server stops"

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from termserver.asgi.websocket import WebSocketExchange
 from termserver.net.endings import Waiters, cut_when_taken, release_producer, shut_writing, unacknowledged
-from termserver.net.endpoints import LoopTransport
+from termserver.net.endpoints import LoopTlsTransport, LoopTransport
 from termserver.net.heartbeat import Heartbeat
 from termserver.wire.events import Ending, Fields, Phase, SocketEngine
 
@@ -40,6 +40,7 @@ class SocketConnection:
         "_engine",
         "_exchange",
         "_server",
+        "_turn_given",
         "_waiters",
         "_written",
         "heard_at",
@@ -64,6 +65,7 @@ class SocketConnection:
         self._waiters = Waiters()
         self._ended = OPEN
         self._written = 0
+        self._turn_given = False
         self.paused = False
         self.writable = True
         self.heartbeat = Heartbeat(self, server.config.timeouts, now)
@@ -87,6 +89,9 @@ class SocketConnection:
     def makeConnection(self, transport: Any) -> None:
         """Twisted's way to begin; here it is `begin`."""
 
+    def connectionMade(self) -> None:
+        """Twisted's hook for protocols of its own."""
+
     def dataReceived(self, data: bytes) -> None:
         """Take bytes of the client."""
         now = self.heard_at = monotonic()
@@ -97,8 +102,8 @@ class SocketConnection:
             self._exchange.feed(events)
             if self._exchange.full:
                 self._stop_reading()
-            elif self._engine.has_input:  # the end: the application has a turn to answer what came before it
-                self._server.loop.call_soon(self.resume_reading, context=self._server.context)
+            elif self._engine.has_input:
+                self._give_turn()
         self.flush()
 
     def readConnectionLost(self) -> None:
@@ -164,19 +169,31 @@ class SocketConnection:
 
     def resume_reading(self) -> None:
         """The application took some messages, or takes none any more: read what is held, then go on."""
+        if self._turn_given:
+            return
         engine, exchange = self._engine, self._exchange
         while engine.has_input and not (exchange.full and engine.phase is P_OPEN):
             events = engine.receive(b"", monotonic())
             if events:
                 exchange.feed(events)
-                if engine.has_input and not exchange.full:  # the end, as above
-                    self._server.loop.call_soon(self.resume_reading, context=self._server.context)
+                if engine.has_input and not exchange.full:
+                    self._give_turn()
                     break
-        if self.paused and not engine.has_input and self._ended is OPEN:
+        room = not exchange.full or engine.phase is not P_OPEN
+        if self.paused and room and not engine.has_input and self._ended is OPEN:
             self.paused = exchange.held = False
             self.heard_at = monotonic()  # what lies unread came while we did not look
             self.transport.resumeProducing()
         self.flush()
+
+    def _give_turn(self) -> None:
+        """The end is held: the application has a turn of the loop to answer what came before it."""
+        self._turn_given = True
+        self._server.loop.call_soon(self._after_turn, context=self._server.context)
+
+    def _after_turn(self) -> None:
+        self._turn_given = False
+        self.resume_reading()
 
     def _stop_reading(self) -> None:
         if not self.paused:
@@ -289,5 +306,7 @@ class SocketConnection:
         """Close, so that what the client was sent still reaches it; where that was done already, cut (spec limits L17, L40)."""
         if self._ended is LINGER:
             self._close()
+        elif self._ended is CLOSE and isinstance(self.transport, LoopTlsTransport) and not unacknowledged(self.transport):
+            self.transport.leave()  # it has everything, and need not answer our close alert
         else:
             self.peer_too_slow("the peer did not go away")

@@ -25,6 +25,7 @@ from termserver.wire.events import Fields, Request
 from termserver.wire.fields import is_token
 from termserver.wire.response import check_fields
 
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64 (RFC 6455 §4.1)
 _DEFLATE: Final = "permessage-deflate"
@@ -185,6 +186,13 @@ def _value_of(step: re.Match[bytes]) -> str | bool:
         if not is_token(token):  # RFC 6455 §9.1: the value after unescaping conforms to token
             raise HandshakeRefused(400, "malformed Sec-WebSocket-Extensions")
     return True if token is None else token.decode("ascii")
+
+
+def normal_origin(origin: str) -> bytes:
+    """Write an origin as browsers do: in lower case, without the port that its scheme has anyway (RFC 6454 §6.2)."""
+    name = origin.lower()
+    scheme = name.partition("://")[0]
+    return name.removesuffix(_DEFAULT_PORTS.get(scheme, "")).encode()
 
 
 def _origin_allowed(origin: bytes, allowed: frozenset[bytes]) -> bool:

@@ -102,9 +102,23 @@ def test_l39_any_bytes_are_an_answer() -> None:
 def test_l39_peer_that_answered_long_ago_is_asked_at_once() -> None:
     peer = Peer()
     peer.wait(21)  # pinged at 20
-    peer.hear()  # at 21, and then silence: judged at 50
-    assert peer.wait(28) == []
-    assert peer.wait(2) == ["ping"]
+    peer.hear()
+    peer.now += 100  # the loop was held up
+    assert peer.wait(0) == ["ping"]
+
+
+def test_l39_answer_does_not_put_off_the_next_ping() -> None:
+    peer = Peer(websocket_ping_timeout=300)
+    peer.answers = True
+    peer.wait(100)
+    assert [round(moment) for moment, _ in peer.said] == [20, 40, 60, 80]
+
+
+def test_l39_late_answer_counts() -> None:
+    peer = Peer()
+    assert peer.wait(45) == ["ping"]
+    peer.hear()
+    assert peer.wait(20.5) == ["ping"]
 
 
 def test_l39_silent_peer_is_given_up_once() -> None:

@@ -41,6 +41,7 @@ from termserver.net.departures import Departures
 from termserver.net.server import SERVING, STOPPED, Server
 from termserver.net.websocket import SocketConnection
 from termserver.observe.access import AccessLog
+from termserver.wire.handshake import normal_origin
 from wire.frames import CLOSE, CONT, PING, PONG, TEXT, Sent, close, frame
 
 App = Callable[..., Awaitable[None]]
@@ -1482,3 +1483,90 @@ class SocketSpy:
     @classmethod
     def watch(cls, connection: SocketConnection, resume: Callable[[], None]) -> None:
         connection.transport = cls(connection.transport, resume)
+
+
+# --- what a review of these tests found ---
+
+
+@in_virtual_time
+async def test_l40_verdict_that_does_not_come_has_a_line_in_the_access_log() -> None:
+    talk = Talk(Puppet(accepts=False, listens=False), log=LINE)
+    await talk.receive(handshake())
+    await asyncio.sleep(21)
+    talk.wire.shut()
+    await turns()
+    assert [line.split(" ", 1)[1] for line in talk.logged()] == ["GET /socket 503 0 20"]
+
+
+@in_virtual_time
+async def test_l38_queue_is_full_again_when_what_was_held_has_been_read() -> None:
+    talk, app = await opened(listens=False, limits=Limits(websocket_queue=4))
+    await talk.receive(*[text("x") for _ in range(8)])
+    for _ in range(2):
+        await app.receive()
+    assert talk.socket.exchange.full
+    assert not talk.wire.reading
+    for _ in range(6):
+        await app.receive()
+    assert talk.wire.reading
+
+
+@in_virtual_time
+async def test_close_behind_a_full_queue_waits_for_the_answers() -> None:
+    talk, app = await opened(listens=False, limits=Limits(websocket_queue=4))
+    await talk.receive(*[text(str(number)) for number in range(5)], close(1000))
+    while (message := await app.receive())["type"] != "websocket.disconnect":
+        await app.send(socket_send(message["text"]))
+    await turns()
+    assert [found.payload for found in talk.frames[:-1]] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@in_virtual_time
+async def test_l17_peer_that_does_not_go_is_cut_without_an_idle_limit_too() -> None:
+    talk, _ = await opened(goes=False, linger_idle=0, linger_total=30)
+    await talk.receive(frame(TEXT, b"x", mask=None))
+    await asyncio.sleep(200)
+    assert talk.wire.calls[:3] == ["shut", "close", "abort"]
+
+
+def test_l47_departure_without_a_verdict_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        talk = Talk(Puppet(accepts=False, listens=False))
+        await talk.receive(handshake())
+        talk.wire.lose()
+        await asyncio.sleep(12)
+        assert caplog.records[-1].levelno == logging.WARNING
+
+    caplog.set_level(logging.DEBUG, "termserver")
+    run()
+
+
+@in_virtual_time
+async def test_the_socket_is_all_of_a_twisted_protocol() -> None:
+    talk, _ = await opened()
+    verifyObject(IProtocol, talk.socket)
+
+
+@in_virtual_time
+async def test_stop_with_a_verdict_outstanding_answers_503() -> None:
+    talk = Talk(Puppet(accepts=False), log=LINE, websocket_accept=0)
+    await talk.receive(handshake())
+    began = now()
+    await talk.server.stop()
+    assert now() - began < 29
+    assert bytes(talk.wire.sent).startswith(b"HTTP/1.1 503 ")
+    assert [line.split(" ", 1)[1].rsplit(" ", 1)[0] for line in talk.logged()] == ["GET /socket 503 0"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "origin"),
+    [
+        ("https://A.example:443", b"https://a.example"),
+        ("http://a.example:80", b"http://a.example"),
+        ("https://a.example:80", b"https://a.example:80"),
+        ("null", b"null"),
+    ],
+)
+def test_d6_origins_are_written_as_browsers_do(entry: str, origin: bytes) -> None:
+    assert normal_origin(entry) == origin
