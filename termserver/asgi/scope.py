@@ -1,6 +1,6 @@
 """Request + facts of its connection -> ASGI scope (ASGI www, HTTP Connection Scope, version 2.5).
 
-What all requests of a connection share is put together once (`Origin.base`); a request costs a copy of it and eight keys.
+What all requests of a connection share is put together once (`base_scope`); a request costs a copy of it and eight keys.
 """
 
 from typing import Any, Final

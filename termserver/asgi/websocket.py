@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from termserver.asgi.app import Application, Message
 from termserver.asgi.scope import Scope
 from termserver.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage
-from termserver.wire.events import Closed, Fields, HttpEngine, Request, SocketEngine, SocketEvent, is_close_code
+from termserver.wire.events import Closed, Fields, HttpEngine, Request, SocketEngine, SocketEvent, is_close_code, weight
 from termserver.wire.handshake import Opening
 
 logger = logging.getLogger("termserver")
@@ -27,7 +27,7 @@ GRACE: Final = 2.0  # seconds in which `send()` to a client that left is silent
 _SILENT_SENDS: Final = 100  # of them that cost the application nothing but a turn of the loop; more are slowed down
 _SLOW: Final = 0.02  # seconds
 _REASON_SIZE: Final = 123  # bytes of UTF-8 that a Close frame has room for (RFC 6455 §5.5)
-_NORMAL, _NO_STATUS, _ABNORMAL, _INTERNAL_ERROR = 1000, 1005, 1006, 1011
+_NORMAL, _ABNORMAL, _INTERNAL_ERROR = 1000, 1006, 1011
 _ACCEPTED: Final = 101
 _REFUSED: Final = 403
 _TEXT_PLAIN: Final = [(b"content-type", b"text/plain")]
@@ -191,6 +191,11 @@ class WebSocketExchange:
         if self._stage is VERDICT:
             self.lost()
 
+    def closing(self) -> None:
+        """Note that the server closes the socket: what the application sends goes nowhere from now on."""
+        if self._stage is OPEN:
+            self._stage = CLOSING
+
     def _end(self) -> None:
         self._stage = OVER
         self._closed_at = asyncio.get_running_loop().time()
@@ -198,7 +203,7 @@ class WebSocketExchange:
     @property
     def full(self) -> bool:
         """Whether reading has to stop until the application has taken something."""
-        return len(self._queue) >= self.queue_limit > 0
+        return len(self._queue) >= self.queue_limit > 0 or (self._socket is not None and self._socket.credit <= 0)
 
     @property
     def done(self) -> bool:
@@ -248,7 +253,9 @@ class WebSocketExchange:
             finally:
                 self._waiters.remove(future)
         event = queue.pop(0)
-        if self.held and len(queue) <= self.queue_limit >> 1:
+        if self._socket is not None and type(event) is not Closed:
+            self._socket.credit += weight(event)  # type: ignore[arg-type]
+        if self.held and len(queue) <= self.queue_limit >> 1 and not self.full:
             self._outlet.resume_reading()
         if type(event) is str:
             return {"type": "websocket.receive", "text": event}
@@ -282,7 +289,7 @@ class WebSocketExchange:
                 return
             else:
                 raise UnexpectedMessage("websocket.send", _EXPECTED[self._stage])
-        elif self._stage is OVER:
+        elif self._stage is OVER or (self._stage is CLOSING and kind == "websocket.close"):
             await self._send_in_vain()
             return
         else:
@@ -299,8 +306,6 @@ class WebSocketExchange:
             self._refuse()
         elif kind == "websocket.close" and stage is OPEN:
             self._close(message.get("code"), message.get("reason"))
-        elif kind == "websocket.close" and stage is CLOSING:
-            pass  # it is closed already
         elif kind == "websocket.http.response.start" and stage is VERDICT:
             self._start_refusal(message)
         elif kind == "websocket.http.response.body" and (stage is REFUSING or stage is REFUSAL):

@@ -178,7 +178,9 @@ class Connection:
         self._server.closed(self, self._pace)
 
     def pauseProducing(self) -> None:
-        """The client does not read as fast as it is sent to."""
+        """The client does not read as fast as it is sent to. Twisted's transports say so at every write."""
+        if self._congested:
+            return
         self._congested, self.writable = True, False
         self._pace.write_blocked(monotonic())
 

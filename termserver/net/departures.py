@@ -81,7 +81,7 @@ class _Departure:
             self._cancelled = True
             self.deadline = now + (self._timeouts.application_cancel or math.inf)
             logger.log(
-                logging.INFO if exchange.begun else logging.WARNING,
+                logging.INFO if exchange.begun and not isinstance(exchange, WebSocketExchange) else logging.WARNING,
                 "%s %s: cancelled %.0f s after its client left; it was waiting for %s",
                 exchange.request.method,
                 exchange.request.path.decode("ascii"),

@@ -46,6 +46,11 @@ def cut_when_taken(
         cut()
 
 
+def cut_soon(transport: Any, loop: asyncio.AbstractEventLoop, context: contextvars.Context, cut: Callable[[], None]) -> None:
+    """Do the same a moment later: what was just written may still have to leave, where a transport cannot say so."""
+    loop.call_later(_CUT_INTERVAL, cut_when_taken, transport, loop, context, cut, context=context)
+
+
 def unacknowledged(transport: Any) -> int:
     """Bytes that were written and that the client has not taken, as far as the transport knows."""
     return transport.unacknowledged() if isinstance(transport, LoopTransport) else 0

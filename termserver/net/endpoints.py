@@ -37,7 +37,7 @@ _DONE: Final = Failure(ConnectionDone())
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 _INT: Final = struct.Struct("i")
 _TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)
-_TCP_CLOSE: Final = 7  # Linux's state of a connection that is over
+_TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # Linux's states of a connection that is over, and of one whose peer has shut its side
 _RETRY: Final = 0.1  # seconds after a listener could not be opened again
 _PIECE: Final = 16_384  # bytes: a TLS record holds no more (RFC 8446 §5.1)
 
@@ -137,8 +137,15 @@ class LoopTransport(asyncio.Protocol):
     # what the protocol says: Twisted's names
 
     def writeSequence(self, data: Any) -> None:
-        """Write several pieces."""
-        self._loop_transport.writelines(data)
+        """Write several pieces.
+
+        Trap: asyncio's `writelines` neither pauses its protocol (CVE-2024-12254) nor looks whether the connection is still there.
+        """
+        if isinstance(self._loop_transport, asyncio.Transport):
+            if not self._loop_transport.is_closing():
+                self._loop_transport.write(b"".join(data))
+        else:
+            self._loop_transport.writelines(data)
 
     def loseConnection(self, _reason: object = None) -> None:
         """Close once everything is written."""
@@ -218,10 +225,17 @@ class LoopTransport(asyncio.Protocol):
 
     def was_reset(self) -> bool:
         """Whether the peer has reset the connection, which nobody reads any more since it shut its side. False where it is not known."""
+        return self._tcp_state() == _TCP_CLOSE
+
+    def peer_left(self) -> bool:
+        """Whether the peer has shut its side or reset the connection while nobody reads it. False where it is not known."""
+        return self._tcp_state() in {_TCP_CLOSE, _TCP_CLOSE_WAIT}
+
+    def _tcp_state(self) -> int:
         handle = self.getHandle()
         if _TCP_INFO is None or handle is None or self._lost or handle.family == socket.AF_UNIX:
-            return False
-        return handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] == _TCP_CLOSE
+            return 0
+        return handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0]
 
     def set_buffer_limits(self, high: int, low: int) -> None:
         """Say at how many unsent bytes the producer is paused and resumed."""

@@ -29,6 +29,9 @@ class Beating(Protocol):
     def progress(self) -> int:
         """Bytes that the peer has taken so far."""
 
+    def look_for_departure(self) -> None:
+        """Reading has stood still for a while: see whether the peer is still there."""
+
     def ping(self) -> None:
         """Ask the peer for a sign of life."""
 
@@ -58,7 +61,7 @@ LISTENING, PINGED, CLOSING, LINGERING = _State
 class Heartbeat:
     """The deadlines of one WebSocket."""
 
-    __slots__ = ("_age_due", "_connection", "_due", "_end", "_pinged_at", "_slow", "_state", "_timeouts", "deadline")
+    __slots__ = ("_age_due", "_connection", "_due", "_end", "_pinged_at", "_progress", "_slow", "_state", "_timeouts", "deadline")
 
     def __init__(self, connection: Beating, timeouts: Timeouts, now: float) -> None:
         """Begin to listen."""
@@ -67,6 +70,7 @@ class Heartbeat:
         self._state = LISTENING
         self._age_due = now + (timeouts.websocket_age or math.inf)
         self._end = self._pinged_at = math.inf
+        self._progress = 0
         self._slow: SlowReader | None = None
         self._wait(now + (timeouts.websocket_ping_interval or math.inf), now)
 
@@ -74,6 +78,7 @@ class Heartbeat:
         """Wait for the peer to answer our Close frame, or to take note that the connection is closed: once, whatever comes meanwhile."""
         if self._state is LISTENING or self._state is PINGED:
             self._state = CLOSING
+            self._progress = self._connection.progress()
             self._wait(now + (self._timeouts.websocket_close or math.inf), now)
 
     def lingering(self, now: float) -> None:
@@ -115,18 +120,33 @@ class Heartbeat:
         connection, timeouts = self._connection, self._timeouts
         if state is LISTENING:
             self._due = max(connection.heard_at, now if connection.paused else 0.0) + timeouts.websocket_ping_interval
-            if self._due <= now:
+            if connection.paused:  # whether it is there shows when it is written to, where the system does not say
+                connection.look_for_departure()
+                connection.ping()
+            elif self._due <= now:
                 self._ask(now)
         elif state is PINGED:
             self._judge_silence(now)
         elif state is CLOSING:
-            self._due = now + _LOOK
-            connection.farewell_over()
+            self._judge_closing(now)
         else:
             self._due = connection.heard_at + (timeouts.linger_idle or math.inf)
             if self._due <= now or self._end <= now:
                 self._state, self._due, self._end = CLOSING, now + _LOOK, math.inf
+                self._progress = connection.progress()
                 connection.farewell_over()
+
+    def _judge_closing(self, now: float) -> None:
+        """Wait on while the peer takes what it was sent before: its answer comes behind that."""
+        progress = self._connection.progress()
+        if progress > self._progress:
+            self._progress = progress
+            if self._slow is None:
+                self._slow = SlowReader(progress, now)
+            self._due = now + (self._timeouts.websocket_close or math.inf)
+        else:
+            self._due = now + _LOOK
+            self._connection.farewell_over()
 
     def _ask(self, now: float) -> None:
         timeouts = self._timeouts
@@ -140,6 +160,7 @@ class Heartbeat:
     def _judge_silence(self, now: float) -> None:
         connection, timeouts = self._connection, self._timeouts
         if connection.paused:  # the pong may lie unread
+            connection.look_for_departure()
             self._due = now + min(timeouts.websocket_ping_interval, timeouts.websocket_ping_timeout)
         elif connection.heard_at > self._pinged_at:
             self._state = LISTENING

@@ -12,13 +12,17 @@ from typing import Any
 from termserver.errors import ConfigError
 
 
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Make a loop."""
+def new_event_loop(*, twisted_sockets: bool = False) -> asyncio.AbstractEventLoop:
+    """Make a loop. Where Twisted's own sockets are to be watched (`twisted_sockets`), it is asyncio's.
+
+    Trap: uvloop leaves a closed watch behind for the descriptor of a connection that was reset, and the next connection that is given the
+    same number breaks on it.
+    """
     try:
         import uvloop
     except ImportError:
         return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+    return asyncio.new_event_loop() if twisted_sockets else uvloop.new_event_loop()
 
 
 def send_log_to_logging(*, verbose: bool) -> None:

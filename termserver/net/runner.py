@@ -116,7 +116,7 @@ def run(config: Config) -> int:
     """Serve in this process until SIGTERM or SIGINT; give the exit code. Raises `TermserverError` where it cannot start."""
     log = configure(config.logging, debug=config.debug)
     try:
-        loop = reactors.new_event_loop()
+        loop = reactors.new_event_loop(twisted_sockets=any(isinstance(bind, Endpoint) for bind in config.bind))
         loop.set_debug(config.debug)
         reactor = reactors.install(loop)
         if config.tls.certificates:

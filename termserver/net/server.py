@@ -11,6 +11,7 @@ import contextvars
 import logging
 import resource
 import time
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -171,13 +172,11 @@ class Server:
         sockets = sum(isinstance(connection, SocketConnection) for connection in self.connections)
         spread = self.config.timeouts.graceful / 3 * min(1.0, sockets / _FEW_SOCKETS)
         self.farewell_seconds = max(spread, sockets / _FAREWELLS_A_SECOND)
-        for connection in tuple(self.connections):
-            connection.drain()
+        self._tell_all(lambda connection: connection.drain())
         allowance = min(self.config.timeouts.application_cancel, self.config.timeouts.graceful / 3)
         if await self._emptied(end - allowance - time.monotonic()):
             return
-        for connection in tuple(self.connections):
-            connection.tell_disconnect()
+        self._tell_all(lambda connection: connection.tell_disconnect())
         if await self._emptied(end - time.monotonic()):
             return
         logger.warning(
@@ -190,6 +189,14 @@ class Server:
                 "%s %s: still running after it was cancelled: abandoned", exchange.request.method, exchange.request.path.decode("ascii")
             )
 
+    def _tell_all(self, say: Callable[[Connection | SocketConnection], None]) -> None:
+        """Say something to every connection; what goes wrong with one of them must not keep the others from hearing it."""
+        for connection in tuple(self.connections):
+            try:
+                say(connection)
+            except Exception:
+                logger.exception("A connection could not be told that the server stops")
+
     def _calls(self) -> set[Exchange]:
         """Give the application calls that still run."""
         current: set[Exchange] = {
@@ -199,8 +206,7 @@ class Server:
 
     def _cancel_calls(self) -> None:
         calls = self._calls()
-        for connection in tuple(self.connections):
-            connection.abort()
+        self._tell_all(lambda connection: connection.abort())
         for exchange in calls:
             if exchange.task is not None:
                 exchange.task.cancel()

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from termserver.asgi.websocket import WebSocketExchange
-from termserver.net.endings import Waiters, cut_when_taken, release_producer, shut_writing, unacknowledged
+from termserver.net.endings import Waiters, cut_soon, release_producer, shut_writing, unacknowledged
 from termserver.net.endpoints import LoopTlsTransport, LoopTransport
 from termserver.net.heartbeat import Heartbeat
 from termserver.wire.events import Ending, Fields, Phase, SocketEngine
@@ -97,13 +97,15 @@ class SocketConnection:
         now = self.heard_at = monotonic()
         if self._ended is not OPEN:
             return
-        events = self._engine.receive(data, now)
+        engine = self._engine
+        events = engine.receive(data, now)
         if events:
             self._exchange.feed(events)
             if self._exchange.full:
                 self._stop_reading()
-            elif self._engine.has_input:
-                self._give_turn()
+        if engine.has_input and not self.paused:  # it goes on in the next turn, so that others and the application have theirs
+            self._stop_reading()
+            self.resume_reading()
         self.flush()
 
     def readConnectionLost(self) -> None:
@@ -130,7 +132,9 @@ class SocketConnection:
         server.closed(self, self.heartbeat)
 
     def pauseProducing(self) -> None:
-        """The client does not read as fast as it is sent to."""
+        """The client does not read as fast as it is sent to. Twisted's transports say so at every write."""
+        if not self.writable:
+            return
         self.writable = False
         self._engine.holds_pongs = True
         self.heartbeat.write_blocked(monotonic())
@@ -168,32 +172,33 @@ class SocketConnection:
             self._go(self._engine.phase)
 
     def resume_reading(self) -> None:
-        """The application took some messages, or takes none any more: read what is held, then go on."""
-        if self._turn_given:
+        """The application took some messages, or takes none any more: read on in the loop's next turn.
+
+        Not at once: an application that reads in a loop would never let go of the loop, as long as the client sends.
+        """
+        if not self._turn_given:
+            self._turn_given = True
+            self._server.loop.call_soon(self._read_on, context=self._server.context)
+
+    def _read_on(self) -> None:
+        """Read what is held, as far as there is room; when nothing is left, let the transport read again."""
+        self._turn_given = False
+        if self._ended is not OPEN:
             return
         engine, exchange = self._engine, self._exchange
-        while engine.has_input and not (exchange.full and engine.phase is P_OPEN):
+        if engine.has_input and not (exchange.full and engine.phase is P_OPEN):
             events = engine.receive(b"", monotonic())
             if events:
                 exchange.feed(events)
-                if engine.has_input and not exchange.full:
-                    self._give_turn()
-                    break
-        room = not exchange.full or engine.phase is not P_OPEN
-        if self.paused and room and not engine.has_input and self._ended is OPEN:
+        self.flush()
+        if exchange.full and engine.phase is P_OPEN:
+            return
+        if engine.has_input:
+            self.resume_reading()
+        elif self.paused and self._ended is OPEN:
             self.paused = exchange.held = False
             self.heard_at = monotonic()  # what lies unread came while we did not look
             self.transport.resumeProducing()
-        self.flush()
-
-    def _give_turn(self) -> None:
-        """The end is held: the application has a turn of the loop to answer what came before it."""
-        self._turn_given = True
-        self._server.loop.call_soon(self._after_turn, context=self._server.context)
-
-    def _after_turn(self) -> None:
-        self._turn_given = False
-        self.resume_reading()
 
     def _stop_reading(self) -> None:
         if not self.paused:
@@ -223,9 +228,10 @@ class SocketConnection:
             return
         now = monotonic()
         if phase is P_CLOSING:
+            self._exchange.closing()
             self.heartbeat.closing(now)
             if self.paused:
-                self._server.loop.call_soon(self.resume_reading, context=self._server.context)
+                self.resume_reading()
         elif phase is P_DONE:
             self._close()
         else:
@@ -241,6 +247,7 @@ class SocketConnection:
 
     def _close(self) -> None:
         self._ended = CLOSE
+        self._exchange.closing()
         self.heartbeat.closing(monotonic())
         if self.writable:
             release_producer(self.transport)
@@ -248,6 +255,7 @@ class SocketConnection:
 
     def _cut(self) -> None:
         self._ended = RESET
+        self._exchange.closing()
         self.transport.abortConnection()
 
     def close(self, code: int, reason: str) -> None:
@@ -281,6 +289,12 @@ class SocketConnection:
         """Bytes that the client has taken, as far as it can be known."""
         return self._written - unacknowledged(self.transport)
 
+    def look_for_departure(self) -> None:
+        """We do not read, so we would not hear that the client has left: ask the system."""
+        if isinstance(self.transport, LoopTransport) and self.transport.peer_left():
+            self._exchange.lost()
+            self._cut()
+
     def ping(self) -> None:
         """Ask the client for a sign of life."""
         self._engine.ping()
@@ -291,7 +305,7 @@ class SocketConnection:
         self._server.cut("a WebSocket client did not answer a ping")
         self.close(_INTERNAL_ERROR, "no answer to a ping")
         self._ended = RESET
-        cut_when_taken(self.transport, self._server.loop, self._server.context, self._cut)
+        cut_soon(self.transport, self._server.loop, self._server.context, self._cut)
 
     def too_old(self) -> None:
         """Close a socket that has been open for as long as it may be (spec limits L53)."""

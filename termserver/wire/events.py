@@ -94,6 +94,12 @@ class Closed:
 
 SocketEvent = str | bytes | Closed  # a text message, a binary message, the end
 
+
+def weight(message: str | bytes) -> int:
+    """Give the memory that a message holds while it waits, in bytes: text that is not ASCII takes up to four a character."""
+    return len(message) if type(message) is bytes or message.isascii() else 4 * len(message)
+
+
 _REGISTERED_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 _OWN_CODES = range(3_000, 5_000)
 
@@ -137,6 +143,8 @@ class HttpLimits(Protocol):
 class SocketLimits(Protocol):
     """The sizes and counts a peer is held to; `config.Limits` satisfies it. 0 = off."""
 
+    @property
+    def body_buffer(self) -> int: ...
     @property
     def websocket_message(self) -> int: ...
     @property
@@ -244,6 +252,9 @@ class SocketEngine(Protocol):
 
     @holds_pongs.setter
     def holds_pongs(self, value: bool) -> None: ...
+
+    credit: int
+    """Bytes of messages (`weight`) that may still be handed out; whoever takes one gives back what it weighs."""
 
     def receive(self, data: bytes, now: float) -> list[SocketEvent]:
         """Take bytes from the peer, answer what they mean: as many messages as a queue holds at the most. `now`: monotonic seconds."""

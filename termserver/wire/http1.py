@@ -68,6 +68,7 @@ _BODIES: Final = {status: reason + b"\n" for status, reason in REASONS.items()}
 _EXTRA_FIELDS: Final = {503: b"retry-after: 1\r\n"}
 _LAST_WITH_TRAILERS: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trailers=True)
 _CR: Final = 0x0D
+_UPGRADE_REQUIRED: Final = 426
 _CLIENT_HELLO: Final = b"\x16\x03"  # a TLS record with a handshake (RFC 8446 §5.1)
 
 
@@ -309,10 +310,11 @@ class Http1:
         elif self.ending is OPEN:
             if self._writing is not W_DONE:
                 body = b"" if self._is_head and self._reading is not R_HEAD else _BODIES[status]
+                options = b"close, upgrade" if status == _UPGRADE_REQUIRED else b"close"  # RFC 9110 §7.8
                 extra = render_fields(headers) if headers else _EXTRA_FIELDS.get(status, b"")
                 self._out.append(
-                    b"%bcontent-type: text/plain\r\ncontent-length: %d\r\n%b%bconnection: close\r\n\r\n%b"
-                    % (STATUS_LINES[status], len(_BODIES[status]), extra, self._defaults.both, body)
+                    b"%bcontent-type: text/plain\r\ncontent-length: %d\r\n%b%bconnection: %b\r\n\r\n%b"
+                    % (STATUS_LINES[status], len(_BODIES[status]), extra, self._defaults.both, options, body)
                 )
             self._stop(LINGER)
         return Rejected(status, reason)

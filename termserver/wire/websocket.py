@@ -18,7 +18,7 @@ from autobahn.websocket.utf8validator import Utf8Validator
 
 from termserver.errors import InvalidMessage
 from termserver.wire.deflate import Deflater, InflateError, TooLargeError, inflate
-from termserver.wire.events import Closed, Phase, SocketEvent, SocketLimits, is_close_code
+from termserver.wire.events import Closed, Phase, SocketEvent, SocketLimits, is_close_code, weight
 from termserver.wire.masking import Unmasker
 
 OPEN, CLOSING, DONE, FAILED = Phase
@@ -40,6 +40,7 @@ _NORMAL, _PROTOCOL_ERROR, _NO_STATUS, _ABNORMAL = 1000, 1002, 1005, 1006
 _INVALID_DATA, _POLICY_VIOLATION, _TOO_BIG = 1007, 1008, 1009
 
 _STORED_SHIFT, _STORED = 11, 16  # what DEFLATE adds to bytes that it cannot make fewer: a 2048th, and some
+_FRAMES: Final = 256  # in one turn, of whatever kind: one client's flood must not keep the others waiting
 _COPIED: Final = 4_096  # bytes up to which header and payload leave as one piece
 _DEFLATED: Final = 1_024  # bytes from which a message is worth compressing (spec limits L41)
 _PING_BURST: Final = 100  # pings beyond the rate (spec attacks D7)
@@ -52,7 +53,7 @@ _BINARY_HEADS: Final = [bytes((_WHOLE_BINARY, size)) for size in range(_SHORT)]
 class Terms:
     """What all sockets of a worker have in common: the limits, in the form the hot path wants them, and the compressors."""
 
-    __slots__ = ("deflater", "fragments", "frame", "inflated", "message", "pings", "queue", "ratio", "unmask", "whole")
+    __slots__ = ("buffer", "deflater", "fragments", "frame", "inflated", "message", "pings", "queue", "ratio", "unmask", "whole")
 
     def __init__(self, limits: SocketLimits) -> None:
         """Read the limits once."""
@@ -62,6 +63,7 @@ class Terms:
         self.whole = min(self.message, self.frame)  # a message in one frame
         self.fragments = limits.websocket_fragments or _UNLIMITED
         self.queue = limits.websocket_queue or _UNLIMITED
+        self.buffer = limits.body_buffer or _UNLIMITED
         self.pings = limits.websocket_pings
         self.ratio = limits.websocket_deflate_ratio
         self.deflater = Deflater()
@@ -105,6 +107,7 @@ class WebSocket:
         "_pong",
         "_terms",
         "_window_bits",
+        "credit",
         "failure",
         "has_input",
         "holds_pongs",
@@ -116,6 +119,7 @@ class WebSocket:
         self._terms = terms
         self._window_bits = window_bits
         self.phase = OPEN
+        self.credit = terms.buffer
         self.failure: tuple[int, str] | None = None
         self.has_input = False
         self.holds_pongs = False
@@ -156,10 +160,13 @@ class WebSocket:
 
     def _read(self, data: bytes, events: list[SocketEvent], now: float) -> None:
         position, size = 0, len(data)
-        queue = self._terms.queue if self.phase is OPEN else _UNLIMITED  # what is discarded fills no queue
+        discards = self.phase is not OPEN  # and what is discarded fills no queue
+        queue = _UNLIMITED if discards else self._terms.queue
+        frames = 0
         self.has_input = False
         while position < size:
-            if len(events) >= queue:
+            frames += 1
+            if frames > _FRAMES or len(events) >= queue or (self.credit <= 0 and not discards):
                 self.has_input = True
                 break
             assembly = self._assembly
@@ -200,11 +207,14 @@ class WebSocket:
             return 0
         if first == _WHOLE_TEXT:
             try:
-                events.append(self._terms.unmask(data, start, end, data[start - _MASK : start]).decode())
+                text = self._terms.unmask(data, start, end, data[start - _MASK : start]).decode()
             except UnicodeDecodeError:
                 raise _BrokenError(_INVALID_DATA, "text that is not UTF-8") from None
+            events.append(text)
+            self.credit -= length if text.isascii() else 4 * len(text)  # `weight`
         elif first == _WHOLE_BINARY:
             events.append(self._terms.unmask(data, start, end, data[start - _MASK : start]))
+            self.credit -= length
         else:
             return 0
         return end
@@ -312,9 +322,11 @@ class WebSocket:
             except InflateError:
                 raise _BrokenError(_INVALID_DATA, "a compressed message that is no DEFLATE stream") from None
         try:
-            events.append(data.decode() if assembly.text else bytes(data))
+            message: str | bytes = data.decode() if assembly.text else bytes(data)
         except UnicodeDecodeError:
             raise _BrokenError(_INVALID_DATA, "text that is not UTF-8") from None
+        events.append(message)
+        self.credit -= weight(message)
 
     def _take_ping(self, payload: bytes, now: float) -> None:
         """Answer a ping, within the rate (spec limits L25)."""

@@ -193,7 +193,7 @@ async def listener(_scope: object, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize(
     ("app", "level", "waiting_for"),
-    [(deaf_socket, "INFO", "other"), (talker, "INFO", "send"), (listener, "INFO", "receive")],
+    [(deaf_socket, "WARNING", "other"), (talker, "WARNING", "send"), (listener, "WARNING", "receive")],
     ids=["other", "send", "receive"],
 )
 def test_call_of_a_websocket_is_cancelled_with_one_line_that_says_what_it_waited_for(

@@ -20,6 +20,7 @@ class Peer:
         self.now = self.heard_at = 1_000.0
         self.paused = False
         self.taken = 0  # bytes that it has taken
+        self.looked = 0  # at whether it is still there
         self.answers = False  # whether it answers pings
         self.said: list[tuple[float, str]] = []
         self.heartbeat = Heartbeat(self, replace(TIMEOUTS, **timeouts), self.now)  # type: ignore[arg-type]
@@ -35,6 +36,9 @@ class Peer:
     def peer_silent(self) -> None:
         self.note("silent")
         self.heartbeat.closing(self.now)  # it closes with 1011
+
+    def look_for_departure(self) -> None:
+        self.looked += 1
 
     def too_old(self) -> None:
         self.note("old")
@@ -139,7 +143,8 @@ def test_l39_bytes_from_before_the_ping_are_no_answer() -> None:
 def test_l39_no_judgement_while_we_do_not_read() -> None:
     peer = Peer()
     peer.paused = True
-    assert peer.wait(500) == []
+    assert set(peer.wait(510)) == {"ping"}  # whether it is still there shows when it is written to
+    assert peer.looked == len(peer.said) == 25
     peer.paused = False
     peer.hear()  # as the connection says when it reads on
     assert peer.wait(19.9) == []
@@ -151,10 +156,21 @@ def test_l39_peer_that_was_pinged_is_not_given_up_while_we_do_not_read() -> None
     assert peer.wait(25) == ["ping"]
     peer.paused = True
     assert peer.wait(500) == []
+    assert peer.looked
     peer.paused = False
-    peer.hear()  # as the connection says when it reads on
+    peer.hear()
     assert peer.wait(50.5) == ["ping", "silent"]
     assert [moment for moment, _ in peer.said] == [20, 545, 575]
+
+
+def test_l40_slow_reader_has_time_for_our_close_as_long_as_it_takes_what_came_before() -> None:
+    peer = Peer()
+    peer.heartbeat.closing(peer.now)
+    for _ in range(10):
+        peer.taken += 100_000
+        assert peer.wait(9) == []
+    assert peer.wait(8) == []
+    assert peer.wait(3)[0] == "farewell over"
 
 
 def test_l39_zero_asks_for_no_sign_of_life() -> None:

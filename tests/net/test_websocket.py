@@ -38,6 +38,7 @@ from termserver.net import server as server_module
 from termserver.net import websocket as module
 from termserver.net.deadlines import Deadlines
 from termserver.net.departures import Departures
+from termserver.net.endpoints import LoopTransport
 from termserver.net.server import SERVING, STOPPED, Server
 from termserver.net.websocket import SocketConnection
 from termserver.observe.access import AccessLog
@@ -431,6 +432,7 @@ async def test_a_transport_that_had_read_on_is_not_stopped_twice(kind: type[Wire
     talk.socket.dataReceived(text("2"))
     assert not talk.wire.reading
     assert [(await app.receive())["text"] for _ in range(3)] == ["0", "1", "2"]
+    await turns()
     assert talk.wire.reading
 
 
@@ -897,14 +899,64 @@ async def test_l39_silence_is_ours_while_the_application_does_not_take_what_is_t
     await talk.receive(text("1"), text("2"))
     assert not talk.wire.reading
     await asyncio.sleep(1_010)  # between two looks
-    assert talk.frames == []
+    pings = len(talk.frames)
+    assert talk.frames == [Sent(PING, b"")] * 50  # a client that has left answers them with a reset, any other keeps them for later
     for _ in range(2):
         await app.receive()
+    await turns()
     assert talk.wire.reading
     await asyncio.sleep(19.5)
-    assert talk.frames == []
+    assert len(talk.frames) == pings
     await asyncio.sleep(1)
-    assert talk.frames == [Sent(PING, b"")]
+    assert talk.frames[pings:] == [Sent(PING, b"")]
+
+
+def test_client_that_left_while_it_was_not_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        talk, app = await opened(listens=False, limits=Limits(websocket_queue=2))
+        await talk.receive(text("1"), text("2"))
+        await asyncio.sleep(21)
+        assert talk.wire.calls == ["abort"]
+        assert [(await app.receive())["type"] for _ in range(3)] == ["websocket.receive", "websocket.receive", "websocket.disconnect"]
+
+    monkeypatch.setattr(LoopTransport, "peer_left", lambda _: True)
+    run()
+
+
+@both
+@in_virtual_time
+async def test_flood_of_frames_is_read_in_turns(kind: type[Wire]) -> None:
+    talk, _ = await opened(kind)
+    talk.socket.dataReceived(frame(PONG, b"") * 1_000)
+    assert not talk.wire.reading
+    await turns(20)
+    assert talk.wire.reading
+
+
+@both
+@in_virtual_time
+async def test_application_that_talks_on_while_the_server_closes_lets_go_of_the_loop(kind: type[Wire]) -> None:
+    talk, app = await opened(kind, listens=False)
+
+    async def talk_on() -> None:
+        while not closed:
+            await app.send(socket_send("x"))
+            await asyncio.sleep(0)
+        while True:  # nothing is written any more, so nothing else would suspend it
+            await app.send(socket_send("x"))
+
+    closed: list[bool] = []
+    talking = asyncio.ensure_future(talk_on())
+    await turns(2)
+    talk.socket.close(1001, "the server stops")
+    closed.append(True)
+    await turns(2)
+    talk.socket.abort()
+    talk.wire.lose()
+    await asyncio.sleep(3)
+    assert talking.done()
+    assert isinstance(talking.exception(), OSError)
 
 
 @both
@@ -1504,10 +1556,12 @@ async def test_l38_queue_is_full_again_when_what_was_held_has_been_read() -> Non
     await talk.receive(*[text("x") for _ in range(8)])
     for _ in range(2):
         await app.receive()
+    await turns()
     assert talk.socket.exchange.full
     assert not talk.wire.reading
     for _ in range(6):
         await app.receive()
+    await turns()
     assert talk.wire.reading
 
 

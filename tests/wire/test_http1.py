@@ -753,7 +753,7 @@ def test_rfc9110_15_5_22_a_refusal_with_fields(behind: bytes) -> None:
     assert http.reject(426, "why", fields) == Rejected(426, "why")
     assert http.output() == (
         b"HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain\r\ncontent-length: 17\r\n"
-        b"sec-websocket-version: 13\r\nupgrade: websocket\r\nconnection: close\r\n\r\nUpgrade Required\n"
+        b"sec-websocket-version: 13\r\nupgrade: websocket\r\nconnection: close, upgrade\r\n\r\nUpgrade Required\n"
     )
     assert (http.ending, http.has_input) == (Ending.LINGER, False)
     assert http.receive(NEXT) == []

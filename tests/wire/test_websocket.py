@@ -22,7 +22,7 @@ from websockets.protocol import Protocol, Side, State
 
 from termserver.config import Limits
 from termserver.errors import InvalidMessage
-from termserver.wire.events import Closed, Phase, SocketEvent, is_close_code
+from termserver.wire.events import Closed, Phase, SocketEvent, is_close_code, weight
 from termserver.wire.websocket import Terms, WebSocket
 from wire.driving import SLOWER, byte_by_byte
 from wire.frames import (
@@ -85,13 +85,20 @@ class Outcome:
         return read_frames(self.output)
 
 
+def take(engine: WebSocket, data: bytes, now: float = NOW) -> list[SocketEvent]:
+    """Hand over bytes, and take every message at once."""
+    events = engine.receive(data, now)
+    engine.credit += sum(weight(event) for event in events if not isinstance(event, Closed))
+    return events
+
+
 def feed(engine: WebSocket, *pieces: bytes, now: float = NOW) -> Outcome:
     """Hand over pieces as a connection does, gather what comes of them."""
     outcome = Outcome()
     for piece in pieces:
-        outcome.events += engine.receive(piece, now)
+        outcome.events += take(engine, piece, now)
         while engine.has_input:
-            outcome.events += engine.receive(b"", now)
+            outcome.events += take(engine, b"", now)
         outcome.output += b"".join(engine.output())
     outcome.phase, outcome.failure = engine.phase, engine.failure
     outcome.at_rest = not engine._held and engine._assembly is None
@@ -1108,7 +1115,7 @@ def test_l36_compression_that_adds_bytes_is_not_counted() -> None:
     data = random.Random(1).randbytes(1 << 20)  # noqa: S311 - bytes that cannot be made fewer
     engine, squeezed = socket(15), deflated(data)
     assert len(squeezed) > len(data)
-    assert engine.receive(frame(BINARY, squeezed, rsv=RSV1), NOW) == [data]
+    assert take(engine, frame(BINARY, squeezed, rsv=RSV1)) == [data]
     assert engine.receive(bytes((0xC2, 0xFF)) + ((1 << 20) + 4_096).to_bytes(8, "big"), NOW)[0] == Closed(
         1006, "a message that is too large"
     )
@@ -1125,8 +1132,43 @@ def test_l38_messages_in_fragments_and_long_ones_count() -> None:
 
 def test_l38_no_limit() -> None:
     engine = socket(queue=0)
-    assert engine.receive(NEXT * 1_000, NOW) == ["next"] * 1_000
+    outcome = feed(engine, NEXT * 1_000)
+    assert outcome.events == ["next"] * 1_000
     assert not engine.has_input
+
+
+@pytest.mark.parametrize("wire", [frame(PONG), frame(PING), frame(CONT, fin=False)])
+def test_one_turn_reads_a_bounded_number_of_frames(wire: bytes) -> None:
+    engine = socket(fragments=0, pings=0)
+    data = (frame(TEXT, fin=False) if wire == frame(CONT, fin=False) else b"") + wire * 1_000
+    assert engine.receive(data, NOW) == []
+    assert engine.has_input
+    turns = 1
+    while engine.has_input:
+        assert engine.receive(b"", NOW) == []
+        turns += 1
+    assert turns == 4
+    assert feed(engine, frame(CONT, b"a") if engine._assembly else NEXT).events
+
+
+@pytest.mark.parametrize(("text", "weighs"), [("x" * 40_000, 40_000), ("é" + "x" * 19_999, 80_000)])
+def test_l10_messages_that_wait_weigh_so_much_at_the_most(text: str, weighs: int) -> None:
+    engine = socket()
+    assert weight(text) == weighs
+    data = frame(TEXT, text.encode()) * 3
+    first = engine.receive(data, NOW)
+    assert len(first) == (2 if weighs < 65_536 else 1)
+    assert engine.has_input
+    assert engine.receive(b"", NOW) == []
+    engine.credit += weighs * len(first)
+    assert engine.receive(b"", NOW)
+
+
+def test_l10_compressed_messages_weigh_what_they_become() -> None:
+    engine = socket(15)
+    bomb = frame(BINARY, deflated(bytes(65_536)), rsv=RSV1)
+    assert len(engine.receive(bomb * 10, NOW)) == 1
+    assert len(engine._held) == len(bomb) * 9
 
 
 def test_l38_what_is_held_when_we_close_is_discarded() -> None:
