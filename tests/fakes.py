@@ -135,6 +135,12 @@ class FakeOutlet:
     async def wait_writable(self) -> None:
         await self._room.wait()
 
+    def begin_file(self, size: int, *, more: bool) -> bool:
+        return self.engine.begin_file(0, size, more=more)
+
+    def end_file(self, size: int) -> None:
+        self.engine.end_file(0, size)
+
     async def send_file(self, descriptor: int, offset: int, count: int) -> int:
         self.flush()
         await self._room.wait()

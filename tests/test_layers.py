@@ -36,7 +36,7 @@ INSIDE = {
 OUTSIDE = {
     "errors": set(),
     "config": STANDARD | {"hyperlink"},
-    "wire": PURE | {"httptools", "autobahn"},
+    "wire": PURE | {"httptools", "autobahn", "hpack", "h2"},
     "asgi": STANDARD | {"asgiref"},
     "net": STANDARD | {"twisted", "zope", "uvloop", "cryptography"},
 }

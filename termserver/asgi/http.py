@@ -18,7 +18,7 @@ from termserver.asgi.app import Application, Message
 from termserver.asgi.files import FileSource, FileTooShort, copy_file, open_given, open_named
 from termserver.asgi.scope import Scope
 from termserver.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage
-from termserver.wire.events import Fields, HttpEngine, Request
+from termserver.wire.events import Fields, Request, Responder
 
 logger = logging.getLogger("termserver")
 
@@ -48,6 +48,12 @@ class Outlet(Protocol):
 
     async def wait_writable(self) -> None:
         """Wait until `writable`, or until the connection is lost."""
+
+    def begin_file(self, size: int, *, more: bool) -> bool:
+        """Announce `size` body bytes for `send_file`; False where the response has no body to put them in."""
+
+    def end_file(self, size: int) -> None:
+        """Say that they were all there."""
 
     async def send_file(self, descriptor: int, offset: int, count: int) -> int:
         """Put bytes of a file on the wire; answer how many it had. Raises `ClientDisconnected`."""
@@ -106,7 +112,7 @@ class HttpExchange:
         "task",
     )
 
-    def __init__(self, engine: HttpEngine, outlet: Outlet, request: Request) -> None:
+    def __init__(self, engine: Responder, outlet: Outlet, request: Request) -> None:
         """`started` is for the owner: monotonic seconds, where somebody asks how long it took."""
         self.request = request
         self.status = 0
@@ -207,7 +213,7 @@ class HttpExchange:
         stage, self._stage = self._stage, DONE
         if stage is START:
             self.status = 500
-            self._engine.reject(500, reason)
+            self._engine.reject(self.request.stream, 500, reason)
         else:
             self._engine.reset(self.request.stream)
         self._outlet.finished(self)
@@ -393,7 +399,7 @@ class HttpExchange:
         self._check_present()
         if self._stage is not HEAD and self._stage is not BODY:  # others spoke while the file was opened
             raise UnexpectedMessage("http.response.pathsend", self._expected())
-        if not self._engine.begin_file(self.request.stream, source.count, more=more):
+        if not self._outlet.begin_file(source.count, more=more):
             return
         self._stage = FILE
         self._sending = True
@@ -405,7 +411,7 @@ class HttpExchange:
             raise FileTooShort(source.count - sent)
         self._stage = BODY
         self.sent += sent
-        self._engine.end_file(self.request.stream, source.count)
+        self._outlet.end_file(source.count)
 
     async def _write_copied(self, data: bytes) -> None:
         self._check_present()

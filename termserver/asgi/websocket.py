@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from termserver.asgi.app import Application, Message
 from termserver.asgi.scope import Scope
 from termserver.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage
-from termserver.wire.events import Closed, Fields, HttpEngine, Request, SocketEngine, SocketEvent, is_close_code, weight
+from termserver.wire.events import Closed, Fields, Request, Responder, SocketEngine, SocketEvent, is_close_code, weight
 from termserver.wire.handshake import Opening
 
 logger = logging.getLogger("termserver")
@@ -105,7 +105,7 @@ class WebSocketExchange:
         "task",
     )
 
-    def __init__(self, engine: HttpEngine, outlet: SocketOutlet, request: Request, opening: Opening, *, queue_limit: int = 16) -> None:
+    def __init__(self, engine: Responder, outlet: SocketOutlet, request: Request, opening: Opening, *, queue_limit: int = 16) -> None:
         """`queue_limit`: messages that wait for the application before reading stops, 0 for any number. `held`: that it has stopped.
 
         `started` is for the owner.
@@ -118,7 +118,7 @@ class WebSocketExchange:
         self.started = 0.0
         self.task: asyncio.Task[None] | None = None
         self.running = True  # until the application's call is over
-        self._engine: HttpEngine | None = engine  # until the verdict
+        self._engine: Responder | None = engine  # until the verdict
         self._opening: Opening | None = opening  # until then too
         self._socket: SocketEngine | None = None  # from then on
         self._outlet = outlet
@@ -229,7 +229,7 @@ class WebSocketExchange:
             self._close(code, "")
         elif engine is not None and stage is VERDICT:
             self.status = 500
-            engine.reject(500, "the application gave no verdict on a WebSocket")
+            engine.reject(self.request.stream, 500, "the application gave no verdict on a WebSocket")
             self._finish()
         elif engine is not None and stage is not OVER:
             engine.reset(self.request.stream)

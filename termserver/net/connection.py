@@ -225,7 +225,7 @@ class Connection:
         server = self._server
         limit = server.config.limits.concurrency
         if limit and server.running >= limit:
-            self._rejected(self._engine.reject(503, "too many requests at once"))
+            self._rejected(self._engine.reject(0, 503, "too many requests at once"))
             return
         if request.upgrade is not None:
             self._begin_socket(request)
@@ -244,7 +244,7 @@ class Connection:
         try:
             opening = server.judge_handshake(request)
         except HandshakeRefused as refused:
-            self._rejected(self._engine.reject(refused.status, refused.reason, refused.headers))
+            self._rejected(self._engine.reject(0, refused.status, refused.reason, refused.headers))
             return
         exchange = WebSocketExchange(self._engine, self, request, opening, queue_limit=server.config.limits.websocket_queue)
         self._take_up(exchange)
@@ -406,6 +406,14 @@ class Connection:
         while not self.writable:
             await self.waiters.wait(self._server.loop)
 
+    def begin_file(self, size: int, *, more: bool) -> bool:
+        """Announce body bytes that `send_file` puts on the wire."""
+        return self._engine.begin_file(0, size, more=more)
+
+    def end_file(self, size: int) -> None:
+        """Say that they were all there."""
+        self._engine.end_file(0, size)
+
     async def send_file(self, descriptor: int, offset: int, count: int) -> int:
         """Put a part of a file on the wire without reading it here; answer how many bytes it had."""
         transport = self.transport
@@ -487,7 +495,7 @@ class Connection:
 
     def _refuse_socket(self, exchange: WebSocketExchange, reason: str) -> None:
         """Answer 503 in the application's place."""
-        self._rejected(self._engine.reject(503, reason))
+        self._rejected(self._engine.reject(0, 503, reason))
         self._record(exchange)
         exchange.lost()
 
@@ -521,7 +529,7 @@ class Connection:
     def request_too_slow(self, reason: str) -> None:
         """Answer 408 and end (spec limits L12 to L14)."""
         self._abandon()
-        self._rejected(self._engine.reject(408, reason))
+        self._rejected(self._engine.reject(0, 408, reason))
         self._settle()
 
     def application_too_slow(self) -> None:
@@ -534,7 +542,7 @@ class Connection:
         elif type(exchange) is WebSocketExchange:
             self._refuse_socket(exchange, "the application gave no verdict on a WebSocket in time")
         else:
-            self._rejected(self._engine.reject(504, "the application took too long"))
+            self._rejected(self._engine.reject(0, 504, "the application took too long"))
         exchange.lost()
         if exchange.task is not None:
             exchange.task.cancel()

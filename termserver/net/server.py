@@ -33,8 +33,7 @@ from termserver.net.websocket import SocketConnection
 from termserver.observe.access import AccessLog
 from termserver.observe.log import RateLimited
 from termserver.wire.events import Rejected, Request
-from termserver.wire.fieldblock import Underscores
-from termserver.wire.fields import NO_BODY
+from termserver.wire.fields import NO_BODY, Underscores
 from termserver.wire.handshake import HandshakeRefused, Opening, normal_origin, read_opening
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import Http1

@@ -81,7 +81,16 @@ class Rejected:
     reason: str
 
 
-Event = Request | Body | Trailers | Aborted | Rejected
+@dataclass(slots=True)
+class Fault:
+    """The peer broke HTTP/2, or a limit of it. The engine has queued the error code (RFC 9113 §7) for the stream; 0 is the connection."""
+
+    stream: int
+    code: int
+    reason: str
+
+
+Event = Request | Body | Trailers | Aborted | Rejected | Fault
 
 
 @dataclass(slots=True)
@@ -140,6 +149,47 @@ class HttpLimits(Protocol):
     def discarded_body(self) -> int: ...
 
 
+class Http2Limits(HttpLimits, Protocol):
+    """What an HTTP/2 peer is held to beside that; `config.Limits` satisfies it. 0 = off."""
+
+    @property
+    def response_buffer(self) -> int: ...
+    @property
+    def http2_streams(self) -> int: ...
+    @property
+    def http2_window(self) -> int: ...
+    @property
+    def http2_response_buffer(self) -> int: ...
+    @property
+    def http2_resets(self) -> int: ...
+    @property
+    def http2_faults(self) -> int: ...
+    @property
+    def http2_overhead(self) -> int: ...
+    @property
+    def http2_settings(self) -> int: ...
+    @property
+    def http2_settings_entries(self) -> int: ...
+    @property
+    def http2_pings(self) -> int: ...
+    @property
+    def http2_priorities(self) -> int: ...
+    @property
+    def http2_continuations(self) -> int: ...
+    @property
+    def http2_header_block(self) -> int: ...
+    @property
+    def http2_empty_frames(self) -> int: ...
+    @property
+    def http2_small_data(self) -> int: ...
+    @property
+    def http2_window_updates(self) -> int: ...
+    @property
+    def http2_control_frames(self) -> int: ...
+    @property
+    def http2_control_bytes(self) -> int: ...
+
+
 class SocketLimits(Protocol):
     """The sizes and counts a peer is held to; `config.Limits` satisfies it. 0 = off."""
 
@@ -159,8 +209,36 @@ class SocketLimits(Protocol):
     def websocket_deflate_ratio(self) -> int: ...
 
 
-class HttpEngine(Protocol):
-    """One connection's protocol, server side. `stream` is 0 throughout HTTP/1."""
+class Responder(Protocol):
+    """What an exchange says through its connection's engine, whatever the HTTP version. `stream` is 0 throughout HTTP/1."""
+
+    def start(self, stream: int, status: int, headers: Iterable[Iterable[bytes]], *, trailers: bool = False) -> None:
+        """Begin the final response. Raises `InvalidMessage` or `UnexpectedMessage`, and then has written nothing."""
+
+    def write(self, stream: int, data: bytes, more: bool) -> None:  # noqa: FBT001 - the hot path passes it by position
+        """Write body bytes; `more=False` ends the body."""
+
+    def interim(self, stream: int, status: int, headers: Fields) -> None:
+        """Write a 1xx response."""
+
+    def trailers(self, stream: int, headers: Iterable[Iterable[bytes]], *, more: bool) -> None:
+        """Write trailer fields; `more=False` ends the response."""
+
+    def wants_continue(self, stream: int) -> None:
+        """Answer a waiting `Expect: 100-continue`: the application reads."""
+
+    def consumed(self, stream: int, size: int) -> None:
+        """Give back credit for body bytes that the application took."""
+
+    def reject(self, stream: int, status: int, reason: str, headers: Fields = ...) -> Rejected:
+        """Answer with an error of the server's own: where a response has begun, it is cut. In HTTP/1 that ends the connection."""
+
+    def reset(self, stream: int) -> None:
+        """Cut the response so that the peer sees it is incomplete."""
+
+
+class HttpEngine(Responder, Protocol):
+    """One HTTP/1 connection's protocol, server side."""
 
     @property
     def ending(self) -> Ending: ...
@@ -182,38 +260,14 @@ class HttpEngine(Protocol):
     def end_of_input(self) -> list[Event]:
         """Say that the peer will send no more."""
 
-    def start(self, stream: int, status: int, headers: Iterable[Iterable[bytes]], *, trailers: bool = False) -> None:
-        """Begin the final response. Raises `InvalidMessage` or `UnexpectedMessage`, and then has written nothing."""
-
-    def write(self, stream: int, data: bytes, more: bool) -> None:  # noqa: FBT001 - the hot path passes it by position
-        """Write body bytes; `more=False` ends the body."""
-
     def begin_file(self, stream: int, size: int, *, more: bool) -> bool:
         """Announce `size` body bytes that the caller puts on the wire itself; False where the response has no body to put them in."""
 
     def end_file(self, stream: int, size: int) -> None:
         """Say that the announced bytes are on the wire."""
 
-    def interim(self, stream: int, status: int, headers: Fields) -> None:
-        """Write a 1xx response."""
-
-    def trailers(self, stream: int, headers: Iterable[Iterable[bytes]], *, more: bool) -> None:
-        """Write trailer fields; `more=False` ends the response."""
-
-    def wants_continue(self, stream: int) -> None:
-        """Answer a waiting `Expect: 100-continue`: the application reads."""
-
-    def consumed(self, stream: int, size: int) -> None:
-        """Give back credit for body bytes that the application took."""
-
-    def reject(self, status: int, reason: str, headers: Fields = ...) -> Rejected:
-        """Answer with an error of the server's own and end the connection (a time-out, an overload)."""
-
     def upgrade(self, stream: int, headers: Fields) -> bytes:
         """Answer that a WebSocket begins, with these fields; give the bytes that came after the request. They are frames."""
-
-    def reset(self, stream: int) -> None:
-        """Cut the response so that the peer sees it is incomplete."""
 
     def drain(self) -> None:
         """Let the running response be the last one; what is idle ends."""

@@ -16,7 +16,8 @@ from typing import Final, NoReturn
 import httptools
 
 from termserver.wire.events import Fields
-from termserver.wire.fields import FORBIDDEN_TRAILERS, is_host, is_token, list_members, parse_length
+from termserver.wire.fields import FORBIDDEN_TRAILERS, Underscores, is_host, is_token, list_members, parse_length
+from termserver.wire.fields import REPEATED as REPEATED_FIELDS
 
 CHUNKED: Final = -1  # the length of a chunked body
 
@@ -33,54 +34,10 @@ class _Kind(Enum):
 
 REPEATED, HOST, NOTED, DROPPED = _Kind
 _KINDS: Final = (
-    dict.fromkeys(
-        (
-            b"accept",
-            b"accept-charset",
-            b"accept-encoding",
-            b"accept-language",
-            b"access-control-request-headers",
-            b"access-control-request-method",
-            b"cache-control",
-            b"content-type",
-            b"dnt",
-            b"from",
-            b"origin",
-            b"pragma",
-            b"priority",
-            b"purpose",
-            b"sec-ch-ua",
-            b"sec-ch-ua-mobile",
-            b"sec-ch-ua-platform",
-            b"sec-fetch-dest",
-            b"sec-fetch-mode",
-            b"sec-fetch-site",
-            b"sec-fetch-user",
-            b"sec-gpc",
-            b"sec-websocket-extensions",
-            b"sec-websocket-protocol",
-            b"sec-websocket-version",
-            b"upgrade-insecure-requests",
-            b"user-agent",
-            b"via",
-            b"x-forwarded-host",
-            b"x-forwarded-port",
-            b"x-forwarded-proto",
-            b"x-requested-with",
-        ),
-        REPEATED,
-    )
+    dict.fromkeys(REPEATED_FIELDS, REPEATED)
     | {b"host": HOST, b"proxy": DROPPED}
     | dict.fromkeys((b"connection", b"content-length", b"expect", b"te", b"transfer-encoding", b"upgrade"), NOTED)
 )  # llhttp heeds the fourth
-
-
-class Underscores(Enum):
-    """What becomes of a field name with `_`, which WSGI and CGI cannot tell from `-` (spec attacks B3)."""
-
-    DROP = "drop"
-    REJECT = "reject"
-    ALLOW = "allow"
 
 
 class RefusedError(Exception):

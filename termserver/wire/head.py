@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from termserver.wire.events import Fields, HttpLimits, Request
-from termserver.wire.fieldblock import FieldBlock, RefusedError, Underscores
-from termserver.wire.fields import is_host, is_token
+from termserver.wire.fieldblock import FieldBlock, RefusedError
+from termserver.wire.fields import METHODS, Underscores, is_allowed_host, is_host, is_target, is_token
 
 _KNOWN_BLOCKS: Final = 512  # blocks remembered per worker,
 _SAME_HEADS: Final = 512  # whole heads remembered per worker,
@@ -28,54 +28,11 @@ _SAME_HEAD_SIZE: Final = 2_560  # none longer than this
 _SEEN: Final = 4_096
 _KNOWN_BLOCK_SIZE: Final = 2_048  # none longer than this: 1 MiB of blocks at the most
 
-# RFC 9110 §9.3 and the registered methods that llhttp knows. Each has to be upper case: methods are case-sensitive.
-METHODS: Final = {
-    name.encode(): name
-    for name in (
-        "GET",
-        "HEAD",
-        "POST",
-        "PUT",
-        "DELETE",
-        "OPTIONS",
-        "TRACE",
-        "PATCH",
-        "QUERY",
-        "COPY",
-        "LOCK",
-        "MKCOL",
-        "MOVE",
-        "PROPFIND",
-        "PROPPATCH",
-        "SEARCH",
-        "UNLOCK",
-        "BIND",
-        "REBIND",
-        "UNBIND",
-        "ACL",
-        "REPORT",
-        "MKACTIVITY",
-        "CHECKOUT",
-        "MERGE",
-        "M-SEARCH",
-        "NOTIFY",
-        "SUBSCRIBE",
-        "UNSUBSCRIBE",
-        "PURGE",
-        "MKCALENDAR",
-        "LINK",
-        "UNLINK",
-        "SOURCE",
-    )
-}
 _METHOD_SIZE: Final = 32
 _UNLIMITED: Final = 1 << 62
 _SLASH: Final = 0x2F
 _VERSIONS: Final = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
-
-# RFC 3986: visible ASCII. Browsers leave | ^ ` { } and the like unencoded, so those pass; # begins a fragment, which is never sent.
-_TARGET_BYTES: Final = bytes(set(range(0x21, 0x7F)) - {0x23})
 
 
 @dataclass(slots=True)
@@ -165,7 +122,7 @@ class HeadParser:
         method = METHODS.get(method_token)
         if method is None:
             raise _method_refusal(method_token, target)
-        if not target or target.translate(None, _TARGET_BYTES):
+        if not is_target(target):
             raise RefusedError(400, "request target is empty or has a byte that no URI has")
         return method, target, _VERSIONS[version]
 
@@ -218,7 +175,7 @@ class HeadParser:
             if version == "1.1":  # RFC 9112 §3.2
                 raise RefusedError(400, "no Host field")
             return
-        if self._allowed_hosts and not _host_allowed(host, self._allowed_hosts):
+        if self._allowed_hosts and not is_allowed_host(host, self._allowed_hosts):
             raise RefusedError(400, "Host is not among the allowed hosts")
 
     def _resolve(self, method: str, target: bytes, host: bytes | None, headers: Fields) -> tuple[bytes, bytes]:
@@ -300,14 +257,3 @@ def _split_authority(rest: bytes) -> tuple[bytes, bytes, bytes]:
     before_query, _, query = rest.partition(b"?")
     authority, slash, path = before_query.partition(b"/")
     return authority, slash + path or b"/", query
-
-
-def _host_allowed(host: bytes, allowed: frozenset[bytes]) -> bool:
-    """Whether `host[:port]` is one of the allowed names, or below one that is written with a leading dot."""
-    name = host.lower()
-    if not name.endswith(b"]"):
-        name = name.rpartition(b":")[0] or name
-    name = name.removesuffix(b".")
-    if name in allowed:
-        return True
-    return any(entry.startswith(b".") and (name.endswith(entry) or name == entry[1:]) for entry in allowed)

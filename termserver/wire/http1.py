@@ -300,10 +300,10 @@ class Http1:
     def _refuse(self, refused: RefusedError) -> list[Event]:
         """Answer the peer's fault: with its status where no response has begun, else by cutting the one that has."""
         in_application = self._writing not in {W_NOTHING, W_DONE}
-        rejected = self.reject(refused.status, refused.reason)
+        rejected = self.reject(0, refused.status, refused.reason)
         return [Aborted(0, refused.reason), rejected] if in_application else [rejected]
 
-    def reject(self, status: int, reason: str, headers: Fields = _NO_FIELDS) -> Rejected:
+    def reject(self, stream: int, status: int, reason: str, headers: Fields = _NO_FIELDS) -> Rejected:  # noqa: ARG002 - the interface
         """Queue an error answer of the server's own, unless a response has begun: then cut that one. Ends the connection."""
         if self._writing in {W_BODY, W_TRAILERS}:
             self._stop(RESET)

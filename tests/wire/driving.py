@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from termserver.config import Limits
 from termserver.wire.events import Aborted, Body, Ending, Event, Fields, Rejected, Request, Trailers
-from termserver.wire.fieldblock import Underscores
+from termserver.wire.fields import Underscores
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import DefaultFields, Http1
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from termserver.config import Limits
 from termserver.wire.chunked import ChunkedDecoder, has_bare_line_end
 from termserver.wire.events import Fields
-from termserver.wire.fieldblock import FieldBlock, RefusedError, Underscores
+from termserver.wire.fieldblock import FieldBlock, RefusedError
+from termserver.wire.fields import Underscores
 from wire.driving import byte_by_byte
 
 BEHIND = b"GET /smuggled HTTP/1.1\r\n\r\n"

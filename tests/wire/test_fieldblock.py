@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from termserver.wire import fieldblock
 from termserver.wire.events import Fields, Request
-from termserver.wire.fieldblock import CHUNKED, FieldBlock, RefusedError, Underscores
+from termserver.wire.fieldblock import CHUNKED, FieldBlock, RefusedError
+from termserver.wire.fields import Underscores
 from wire.driving import chunked, engine, feed_every_way, request
 
 

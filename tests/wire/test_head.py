@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from termserver.config import Limits
 from termserver.wire.events import Request
-from termserver.wire.fieldblock import RefusedError, Underscores
-from termserver.wire.head import METHODS, Framing, HeadParser
+from termserver.wire.fieldblock import RefusedError
+from termserver.wire.fields import METHODS, Underscores
+from termserver.wire.head import Framing, HeadParser
 from wire.driving import SLOWER, Driver, byte_by_byte, chunked, engine, feed_every_way, request, say
 
 

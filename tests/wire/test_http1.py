@@ -501,7 +501,7 @@ def test_b10_no_error_has_a_body_for_head() -> None:
         outcome.output == b"HTTP/1.1 413 Content Too Large\r\ncontent-type: text/plain\r\ncontent-length: 18\r\nconnection: close\r\n\r\n"
     )
     http = after(HEAD)
-    http.reject(503, "busy")
+    http.reject(0, 503, "busy")
     assert http.output().endswith(b"\r\nretry-after: 1\r\nconnection: close\r\n\r\n")
     http = after(HEAD)
     respond(http, b"")
@@ -691,7 +691,7 @@ def test_rfc9110_7_8_an_engine_that_has_switched_reads_and_writes_nothing() -> N
     assert http.receive(GET) == []
     assert http.end_of_input() == []
     http.drain()
-    http.reject(408, "slow")
+    http.reject(0, 408, "slow")
     http.interim(0, 103, [])
     with pytest.raises(UnexpectedMessage):
         http.start(0, 200, [])
@@ -750,7 +750,7 @@ def test_an_upgrade_that_is_answered_otherwise_is_the_last_request(status: int, 
 def test_rfc9110_15_5_22_a_refusal_with_fields(behind: bytes) -> None:
     http = after(UPGRADE + behind)
     fields = [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")]
-    assert http.reject(426, "why", fields) == Rejected(426, "why")
+    assert http.reject(0, 426, "why", fields) == Rejected(426, "why")
     assert http.output() == (
         b"HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain\r\ncontent-length: 17\r\n"
         b"sec-websocket-version: 13\r\nupgrade: websocket\r\nconnection: close, upgrade\r\n\r\nUpgrade Required\n"
@@ -765,7 +765,7 @@ def test_rfc9110_15_5_22_a_refusal_with_fields(behind: bytes) -> None:
 )
 def test_fields_of_a_refusal_take_the_place_of_the_usual(status: int, fields: Fields, lines: bytes) -> None:
     http = after(UPGRADE)
-    http.reject(status, "why", fields)
+    http.reject(0, status, "why", fields)
     head = http.output().partition(b"\r\n\r\n")[0] + b"\r\n"
     assert head.partition(b"content-length: ")[2].partition(b"\r\n")[2] == lines + b"connection: close\r\n"
 
@@ -889,7 +889,7 @@ def test_a12_end_of_input_in_the_middle_of_a_body(data: bytes, started: bool) ->
     assert http.ending is ending
     http.output()
     assert http.end_of_input() == []
-    http.reject(500, "the application raised")
+    http.reject(0, 500, "the application raised")
     assert (http.output(), http.ending) == (b"", ending)
 
 
@@ -935,7 +935,7 @@ def test_end_of_input_while_a_body_is_discarded() -> None:
     "end",
     [
         pytest.param(lambda http: http.reset(0), id="reset"),
-        pytest.param(lambda http: http.reject(408, "slow"), id="reject"),
+        pytest.param(lambda http: http.reject(0, 408, "slow"), id="reject"),
         pytest.param(lambda http: http.receive(b"\x00"), id="refusal"),
     ],
 )
@@ -950,7 +950,7 @@ def test_the_end_is_the_end(fed: bytes, end: Callable[[Http1], object]) -> None:
     assert http.receive(GET) == []
     assert http.end_of_input() == []
     assert http.receive(GET) == []
-    http.reject(408, "slow")
+    http.reject(0, 408, "slow")
     http.drain()
     assert (http.output(), http.ending, http.has_input) == (b"", ending, False)
 
@@ -962,7 +962,7 @@ def test_the_end_is_the_end(fed: bytes, end: Callable[[Http1], object]) -> None:
 @pytest.mark.parametrize("fed", [b"", b"GET /", GET, post(b"", length=5)])
 def test_reject(fed: bytes, status: int, reason: bytes) -> None:
     http = after(fed)
-    assert http.reject(status, "why") == Rejected(status, "why")
+    assert http.reject(0, status, "why") == Rejected(status, "why")
     assert http.output() == b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b\n" % (
         status,
         reason,
@@ -975,7 +975,7 @@ def test_reject(fed: bytes, status: int, reason: bytes) -> None:
 def test_reject_in_place_of_a_head_that_is_held_back() -> None:
     http = after(GET)
     http.start(0, 200, [(b"x", b"y")])
-    http.reject(504, "slow")
+    http.reject(0, 504, "slow")
     assert http.output().startswith(b"HTTP/1.1 504 ")
 
 
@@ -985,14 +985,14 @@ def test_reject_cuts_a_response_that_has_begun(trailers: bool) -> None:
     http.start(0, 200, [], trailers=trailers)
     http.write(0, b"a", not trailers)
     http.output()
-    http.reject(504, "slow")
+    http.reject(0, 504, "slow")
     assert (http.output(), http.ending) == (b"", Ending.RESET)
 
 
 def test_reject_of_a_body_that_is_discarded_says_nothing_more() -> None:
     http = after(post(b"he", length=5))
     respond(http, b"a")
-    http.reject(408, "slow")
+    http.reject(0, 408, "slow")
     assert (http.output(), http.ending) == (b"", Ending.LINGER)
 
 
@@ -1093,7 +1093,7 @@ def test_no_input_raises_and_no_buffer_outgrows_its_limit(steps: list[bytes | st
         "body": lambda: http.write(0, b"a", False),
         "more": lambda: http.write(0, b"a", True),
         "trailers": lambda: http.trailers(0, [], more=False),
-        "reject": lambda: http.reject(408, "slow"),
+        "reject": lambda: http.reject(0, 408, "slow"),
         "reset": lambda: http.reset(0),
         "drain": http.drain,
         "end": http.end_of_input,
