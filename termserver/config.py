@@ -156,7 +156,7 @@ def _is_ipv6(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes and counts (spec rows L1 to L17, L25, L34, L36 to L38, L41, L42, L44). 0 = off."""
+    """Sizes and counts (spec rows L1 to L17, L20 to L31, L34, L36 to L38, L41, L42, L44). 0 = off."""
 
     request_line: int = 8_192
     field: int = 8_192
@@ -178,6 +178,23 @@ class Limits:
     websocket_queue: int = 16
     websocket_pings: int = 300  # a minute
     websocket_deflate_ratio: int = 25  # of a message's size to its compressed size, over 64 KiB
+    http2_streams: int = 100
+    http2_window: int = 1_048_576  # of a connection, for request bodies
+    http2_response_buffer: int = 262_144
+    http2_resets: int = 500  # in ten seconds, as the next two
+    http2_faults: int = 10
+    http2_overhead: int = 10_000
+    http2_settings: int = 14  # a minute, as the two after it
+    http2_settings_entries: int = 16
+    http2_pings: int = 300
+    http2_priorities: int = 120
+    http2_continuations: int = 8
+    http2_header_block: int = 32_768
+    http2_empty_frames: int = 100  # in ten seconds, as the next one
+    http2_small_data: int = 25_600
+    http2_window_updates: int = 10  # for each DATA frame, and twice that a stream
+    http2_control_frames: int = 1_000
+    http2_control_bytes: int = 65_536
     connections: int | None = None  # None: as many as the process may have open files, less a reserve (row L42)
     concurrency: int = 0  # application calls running at once; over it 503
     backlog: int = 2_048  # at least 1
@@ -185,7 +202,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds, all on the monotonic clock (spec rows L12 to L18, L35, L39, L40, L45 to L49, L53). 0 = off."""
+    """Seconds, all on the monotonic clock (spec rows L12 to L18, L32, L35, L39, L40, L45 to L49, L53). 0 = off."""
 
     header_read: float = 10.0
     body_idle: float = 60.0
@@ -197,6 +214,8 @@ class Timeouts:
     linger_idle: float = 5.0
     linger_total: float = 30.0
     tls_handshake: float = 10.0
+    http2_preface: float = 5.0
+    http2_settings: float = 5.0
     write_stall: float = 60.0
     write_rate: int = 240
     graceful: float = 30.0
@@ -304,6 +323,7 @@ class Config:
     websocket_stop_code: int = 1001
     verbosity: int = 1
     http_redirect_port: int | None = None
+    http2: bool = True
     tls: Tls = field(default_factory=Tls)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)

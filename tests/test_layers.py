@@ -38,7 +38,7 @@ OUTSIDE = {
     "config": STANDARD | {"hyperlink"},
     "wire": PURE | {"httptools", "autobahn", "hpack", "h2"},
     "asgi": STANDARD | {"asgiref"},
-    "net": STANDARD | {"twisted", "zope", "uvloop", "cryptography"},
+    "net": STANDARD | {"twisted", "zope", "uvloop", "cryptography", "h2"},
 }
 
 

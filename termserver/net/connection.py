@@ -26,10 +26,11 @@ from termserver.net.departures import Exchange
 from termserver.net.eager import start_task
 from termserver.net.endings import Waiters, cut_when_taken, has_handshake_to_come, release_producer, shut_writing, unacknowledged
 from termserver.net.endpoints import LoopTlsTransport, LoopTransport
+from termserver.net.http2 import Http2Connection
 from termserver.net.pace import Pace
 from termserver.net.sendfile import send_file
 from termserver.net.websocket import SocketConnection
-from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpEngine, Rejected, Request
+from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpEngine, Preface, Rejected, Request
 from termserver.wire.handshake import HandshakeRefused
 from termserver.wire.websocket import WebSocket
 
@@ -85,7 +86,7 @@ class Connection:
         self._engine = engine
         self._exchange: Exchange | None = None
         self._base: Scope | None = None
-        self._successor: SocketConnection | None = None  # on a transport of Twisted's, which goes on calling us
+        self._successor: SocketConnection | Http2Connection | None = None  # on a transport of Twisted's, which goes on calling us
         self.waiters = Waiters()
         self._ended = OPEN
         self._in_turn = self._input_over = self._paused = False
@@ -214,6 +215,8 @@ class Connection:
                 self._exchange.feed(event.data, ended=event.ended)  # type: ignore[union-attr, call-arg, arg-type]
         elif kind is Rejected:
             self._rejected(event)  # type: ignore[arg-type]
+        elif kind is Preface:
+            self._become_http2(event.data)  # type: ignore[union-attr]
         elif self._exchange is not None:
             if kind is Aborted:
                 self._abandon()
@@ -290,8 +293,23 @@ class Connection:
         successor = SocketConnection(self._server, self.transport, exchange, engine, self._base_scope()["client"])
         if not isinstance(self.transport, LoopTransport):
             self._successor = successor
-        self._server.switched((self, self._pace), successor)
+        self._server.switched(self, self._pace)
+        self._server.opened_socket(successor)
         successor.begin(rest, writable=self.writable)
+
+    def _become_http2(self, data: bytes) -> None:
+        """Hand the connection over to who speaks HTTP/2: the client knew it beforehand, or agreed upon it with Twisted's TLS."""
+        server, transport = self._server, self.transport
+        self._ended = Ending.SWITCHED
+        successor = server.build_http2()
+        transport.unregisterProducer()
+        server.switched(self, self._pace)
+        successor.take_over(transport)
+        if isinstance(transport, LoopTransport):
+            transport.switch(successor)
+        else:
+            self._successor = successor
+        successor.dataReceived(data)
 
     def _settle(self) -> None:
         """End a turn: send what is to be sent, then close, wait, or go on reading."""
@@ -503,10 +521,9 @@ class Connection:
         """End at once."""
         self._cut()
 
-    @property
-    def exchange(self) -> Exchange | None:
-        """The last exchange, if there is one."""
-        return self._exchange
+    def exchanges(self) -> list[Exchange]:
+        """Give the last exchange, if there is one."""
+        return [] if self._exchange is None else [self._exchange]
 
     @property
     def idle_since(self) -> float | None:

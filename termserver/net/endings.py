@@ -53,7 +53,8 @@ def cut_soon(transport: Any, loop: asyncio.AbstractEventLoop, context: contextva
 
 def unacknowledged(transport: Any) -> int:
     """Bytes that were written and that the client has not taken, as far as the transport knows."""
-    return transport.unacknowledged() if isinstance(transport, LoopTransport) else 0
+    count = getattr(transport, "unacknowledged", None)
+    return int(count()) if count is not None else 0
 
 
 class Waiters:

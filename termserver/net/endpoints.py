@@ -91,13 +91,16 @@ class LoopTransport(asyncio.Protocol):
         # Trap: asked for later, the names of a connection that was reset are None, which must not look like a Unix socket's.
         # They are kept as the loop gives them: Twisted's objects for them are large, and thousands of connections sit idle.
         self._peer, self._host = peer, host
-        protocol: Any = self.factory.buildProtocol(twisted_address(peer))
+        protocol: Any = self._build(peer)
         if protocol is None:
             self.abortConnection()
             return
         self._protocol = protocol  # it may be lost before it is made
         protocol.makeConnection(self)
         self.switch(protocol)
+
+    def _build(self, peer: object) -> Any:
+        return self.factory.buildProtocol(twisted_address(peer))
 
     def _writer(self, loop_transport: asyncio.Transport) -> Callable[[Any], None]:
         return loop_transport.write
@@ -256,6 +259,12 @@ class LoopTlsTransport(LoopTransport):
         super().__init__(factory)
         self._describe = describe
 
+    def _build(self, peer: object) -> Any:
+        """Ask for the protocol that was agreed upon (ALPN)."""
+        protocol = super()._build(peer)
+        agreed = self._loop_transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        return cast("Any", self.factory).build_http2() if agreed == "h2" and protocol is not None else protocol
+
     def _writer(self, loop_transport: asyncio.Transport) -> Callable[[Any], None]:
         return functools.partial(_write_in_pieces, loop_transport.write)
 
@@ -267,6 +276,11 @@ class LoopTlsTransport(LoopTransport):
     def tls_facts(self) -> dict[str, object]:
         """Give the ASGI `tls` extension of this connection."""
         return self._describe(self._loop_transport.get_extra_info("ssl_object"))
+
+    def is_weak(self) -> bool:
+        """Whether HTTP/2 must not be spoken with this cipher suite (RFC 9113 §9.2.2): no forward secrecy, or no AEAD."""
+        name, version, _ = self._loop_transport.get_extra_info("cipher")
+        return version != "TLSv1.3" and not ("DHE-" in name and any(mode in name for mode in ("GCM", "CHACHA20", "CCM")))
 
     def getPeerCertificate(self) -> object:
         """Give the client's certificate as `ssl` describes it, or None."""

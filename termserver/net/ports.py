@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ISSLTr
 from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
 from termserver.errors import ConfigError, ListenError
 from termserver.net.endpoints import LoopPort, LoopServerEndpoint
-from termserver.net.tls import Contexts
+from termserver.net.tls import PROTOCOLS, PROTOCOLS_WITH_HTTP2, Contexts
 from termserver.net.tlsport import TlsPort
 from termserver.sockets import adopt, bind_tcp, bind_unix, describe, remove_unix
 
@@ -32,7 +32,8 @@ class Ports:
         self._backlog = config.limits.backlog
         self._tls = config.tls
         self._handshake = config.timeouts.tls_handshake
-        self._contexts = Contexts(config.tls) if config.tls.certificates else None
+        self._protocols = PROTOCOLS_WITH_HTTP2 if config.http2 else PROTOCOLS
+        self._contexts = Contexts(config.tls, self._protocols) if config.tls.certificates else None
         self._reactor = reactor
         self._strings = [bind.description for bind in config.bind if isinstance(bind, Endpoint)]
         self._files: list[tuple[str, int]] = []
@@ -91,7 +92,7 @@ class Ports:
             logger.info("There are no certificates to reload")
             return
         try:
-            self._contexts = Contexts(self._tls)
+            self._contexts = Contexts(self._tls, self._protocols)
         except ConfigError as error:
             logger.error("Certificates are not reloaded, the old ones stay in force: %s", error)  # noqa: TRY400 - the line says it
         else:

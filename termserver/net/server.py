@@ -15,6 +15,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
 
+from h2.errors import ErrorCodes
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IProtocolNegotiationFactory
 from zope.interface import implementer
 
@@ -28,19 +29,24 @@ from termserver.errors import StartupFailed
 from termserver.net.connection import Connection
 from termserver.net.deadlines import Deadlines, Timed
 from termserver.net.departures import Departures, Exchange
+from termserver.net.http2 import Http2Connection
 from termserver.net.ports import Ports, connection_facts
 from termserver.net.websocket import SocketConnection
 from termserver.observe.access import AccessLog
 from termserver.observe.log import RateLimited
 from termserver.wire.events import Rejected, Request
 from termserver.wire.fields import NO_BODY, Underscores
+from termserver.wire.h2head import HeadRules
+from termserver.wire.h2response import ResponseEncoder
 from termserver.wire.handshake import HandshakeRefused, Opening, normal_origin, read_opening
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import Http1
+from termserver.wire.http2 import Http2, Http2Terms
 from termserver.wire.response import DefaultFields
 from termserver.wire.websocket import Terms
 
 logger = logging.getLogger("termserver")
+AnyConnection = Connection | Http2Connection | SocketConnection
 _CLIENT_LEFT: Final = 499  # nginx's status for a client that left before it was answered
 _SHED_AT: Final = 0.9  # of the connections a worker takes
 _SWITCHING: Final = 101
@@ -74,7 +80,7 @@ class Server:
         self.config = config
         self.app = app
         self.stage = STARTING
-        self.connections: set[Connection | SocketConnection] = set()
+        self.connections: set[AnyConnection] = set()
         self.running = 0  # application calls
         self.watches_calls = False  # whether somebody wants to know when one ends
         self._access_log = access_log
@@ -86,6 +92,13 @@ class Server:
             allowed_hosts=frozenset(host.lower().encode() for host in config.allowed_hosts),
         )
         self._defaults = DefaultFields(config.server_name.encode())
+        self._encoder = ResponseEncoder(config.server_name.encode())
+        rules = HeadRules(
+            config.limits,
+            underscores=Underscores(config.underscore_headers),
+            allowed_hosts=frozenset(host.lower().encode() for host in config.allowed_hosts),
+        )
+        self._http2_terms = Http2Terms(config.limits, rules, self._encoder)
         self.deadlines = Deadlines(interval=_shortest_timeout(config) / 4)
         self.departures = Departures(self.deadlines, config.timeouts)
         self._lingering: set[Exchange] = set()  # calls that go on after their response
@@ -126,6 +139,7 @@ class Server:
         self._ports = ports
         if self.config.date_header:
             self.deadlines.every_second(self._defaults.set_date)
+            self.deadlines.every_second(self._encoder.set_date)
         self.deadlines.every_tick(self._tick)
         self.deadlines.start(self.loop)
         if self.config.lifespan != "off":
@@ -188,7 +202,7 @@ class Server:
                 "%s %s: still running after it was cancelled: abandoned", exchange.request.method, exchange.request.path.decode("ascii")
             )
 
-    def _tell_all(self, say: Callable[[Connection | SocketConnection], None]) -> None:
+    def _tell_all(self, say: Callable[[AnyConnection], None]) -> None:
         """Say something to every connection; what goes wrong with one of them must not keep the others from hearing it."""
         for connection in tuple(self.connections):
             try:
@@ -198,9 +212,7 @@ class Server:
 
     def _calls(self) -> set[Exchange]:
         """Give the application calls that still run."""
-        current: set[Exchange] = {
-            exchange for connection in self.connections if (exchange := connection.exchange) is not None and exchange.running
-        }
+        current: set[Exchange] = {exchange for connection in self.connections for exchange in connection.exchanges() if exchange.running}
         return current | self._lingering | set(self.departures.exchanges())
 
     def _cancel_calls(self) -> None:
@@ -244,24 +256,30 @@ class Server:
 
     def acceptableProtocols(self) -> list[bytes]:
         """Give the protocols for ALPN on Twisted's TLS endpoints, which fail a handshake that offers some where a factory names none."""
-        return [b"http/1.1"]
+        return [b"h2", b"http/1.1"] if self.config.http2 else [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress) -> Connection | None:  # noqa: ARG002 - Twisted's signature
         """Make the protocol of a new connection; none while draining."""
         if self.stage is DRAINING or self.stage is STOPPED:
             return None
-        return Connection(self, Http1(self._heads, self.config.limits, self._defaults))
+        return Connection(self, Http1(self._heads, self.config.limits, self._defaults, speaks_http2=self.config.http2))
+
+    def build_http2(self) -> Http2Connection:
+        """Make the protocol of a connection on which HTTP/2 was agreed upon."""
+        return Http2Connection(self, Http2(self._http2_terms))
 
     # ------------------------------------------------------------------ what connections say
 
-    def opened(self, connection: Connection, pace: Timed) -> None:
+    def opened(self, connection: Connection | Http2Connection, pace: Timed) -> None:
         """A connection is there."""
         self.connections.add(connection)
         self.deadlines.add(pace)
+        if self.stage is not SERVING and isinstance(connection, Http2Connection):
+            connection.drain()
         if self._capacity and len(self.connections) >= self._capacity and self._ports is not None:
             self._ports.pause()
 
-    def closed(self, connection: Connection | SocketConnection, pace: Timed) -> None:
+    def closed(self, connection: AnyConnection, pace: Timed) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
         self.deadlines.discard(pace)
@@ -269,11 +287,13 @@ class Server:
             self._ports.resume()
         self._note_end()
 
-    def switched(self, before: tuple[Connection, Timed], after: SocketConnection) -> None:
-        """A connection became a WebSocket."""
-        connection, pace = before
+    def switched(self, connection: Connection, pace: Timed) -> None:
+        """A connection speaks another protocol from now on: what does is there already."""
         self.connections.discard(connection)
         self.deadlines.discard(pace)
+
+    def opened_socket(self, after: SocketConnection) -> None:
+        """A WebSocket is there."""
         self.connections.add(after)
         self.deadlines.add(after.heartbeat)
         if self.stage is DRAINING:
@@ -320,6 +340,10 @@ class Server:
         hint = _LIMIT_HINT if code == _TOO_BIG else ""
         self._rejections.log(logging.INFO, reason, "Closed a WebSocket with %d: %s%s", code, reason, hint)
 
+    def faulted(self, code: int, reason: str) -> None:
+        """An HTTP/2 peer broke the protocol or a limit."""
+        self._rejections.log(logging.INFO, reason, "Answered the HTTP/2 error %s: %s", ErrorCodes(code).name, reason)
+
     def cut(self, reason: str) -> None:
         """A connection was ended because its peer did not take part."""
         self._rejections.log(logging.INFO, reason, "Cut a connection: %s", reason)
@@ -353,7 +377,7 @@ class Server:
 
     def _shed(self, count: int) -> None:
         """Close idle connections, those first that have waited longest (spec limits L42)."""
-        connections = [connection for connection in self.connections if isinstance(connection, Connection)]
+        connections = [connection for connection in self.connections if not isinstance(connection, SocketConnection)]
         idle = [(since, id(connection), connection) for connection in connections if (since := connection.idle_since) is not None]
         idle.sort()
         for _, _, connection in idle[:count]:
@@ -379,6 +403,8 @@ def _shortest_timeout(config: Config) -> float:
         timeouts.linger_idle,
         timeouts.linger_total,
         timeouts.write_stall,
+        timeouts.http2_preface,
+        timeouts.http2_settings,
         timeouts.application_close,
         timeouts.application_cancel,
         timeouts.application,

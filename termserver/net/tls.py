@@ -11,6 +11,7 @@ What Python's `ssl` cannot do is written in docs/tls.md.
 import contextlib
 import ssl
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +25,8 @@ from termserver.errors import ConfigError
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-PROTOCOLS: Final = ["http/1.1"]
+PROTOCOLS: Final = ("http/1.1",)
+PROTOCOLS_WITH_HTTP2: Final = ("h2", *PROTOCOLS)
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _VERSION_NUMBERS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _VERIFY: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
@@ -44,11 +46,12 @@ class _Certificate:
 class Contexts:
     """The contexts of all certificates. `default` is for the port: it sends whoever asks for another name to that one's."""
 
-    def __init__(self, config: Tls) -> None:
-        """Read every file. Raises `ConfigError`."""
+    def __init__(self, config: Tls, protocols: Iterable[str] = PROTOCOLS) -> None:
+        """Read every file. `protocols` are for ALPN, ours first. Raises `ConfigError`."""
+        protocols = list(protocols)
         keys = config.keys or config.certificates
         pairs = zip(config.certificates, keys, strict=True)
-        self._certificates = [_load(config, certificate, key) for certificate, key in pairs]
+        self._certificates = [_load(config, certificate, key, protocols) for certificate, key in pairs]
         self.default = self._certificates[0].context
         self._by_name = {name: each for each in reversed(self._certificates) for name in each.names}
         self._pem = {id(each.context): each.pem for each in self._certificates}
@@ -105,12 +108,12 @@ def _client_chain(connection: Any) -> list[bytes]:
     return [own] if get_chain is None else [bytes(each) for each in get_chain()]
 
 
-def _load(config: Tls, certificate: str, key: str) -> _Certificate:
+def _load(config: Tls, certificate: str, key: str, protocols: list[str]) -> _Certificate:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[config.minimum_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 0
-    context.set_alpn_protocols(PROTOCOLS)
+    context.set_alpn_protocols(protocols)
     try:
         if config.ciphers:
             context.set_ciphers(config.ciphers)

@@ -278,10 +278,9 @@ class SocketConnection:
         """End at once."""
         self._cut()
 
-    @property
-    def exchange(self) -> WebSocketExchange:
-        """The socket's conversation with the application."""
-        return self._exchange
+    def exchanges(self) -> list[WebSocketExchange]:
+        """Give the socket's conversation with the application."""
+        return [self._exchange]
 
     # ------------------------------------------------------------------ what the heartbeat says
 

@@ -90,7 +90,14 @@ class Fault:
     reason: str
 
 
-Event = Request | Body | Trailers | Aborted | Rejected | Fault
+@dataclass(slots=True)
+class Preface:
+    """The client speaks HTTP/2 (RFC 9113 §3.3). `data` is all that came; the HTTP/1 engine is done."""
+
+    data: bytes
+
+
+Event = Request | Body | Trailers | Aborted | Rejected | Fault | Preface
 
 
 @dataclass(slots=True)

@@ -59,14 +59,16 @@ class HandshakeRefused(Exception):
 class Opening:
     """What a client asked for, found right. `window_bits` is the server's deflate window, 0 where messages are not compressed."""
 
-    key: bytes
+    key: bytes  # empty over HTTP/2
     subprotocols: list[str]
     extensions: bytes
     window_bits: int
 
     def answer(self, subprotocol: str | None, headers: Iterable[Iterable[bytes]]) -> Fields:
         """Give the fields of the answer. Raises `InvalidMessage` for what the application may not say."""
-        fields: Fields = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept_value(self.key))]
+        fields: Fields = []
+        if self.key:  # RFC 8441 §5: over HTTP/2 there is neither key nor accept value
+            fields += [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept_value(self.key))]
         if subprotocol is not None:
             if subprotocol not in self.subprotocols:  # RFC 6455 §4.2.2: a client has to fail a connection with one it did not offer
                 message = f"the subprotocol has to be one that the client offered, {self.subprotocols!r}, not {subprotocol!r}"
@@ -104,19 +106,22 @@ def read_opening(request: Request, *, deflate: bool = True, origins: frozenset[b
         found = wanted.get(name)
         if found is not None:
             found.append(value)
-    if request.method != "GET":
+    over_http2 = request.version == "2"  # RFC 8441 §5: its engine has judged the method
+    if not over_http2 and request.method != "GET":
         raise HandshakeRefused(400, "a WebSocket handshake whose method is not GET")
     if len(versions) > 1:
         raise HandshakeRefused(400, "more than one Sec-WebSocket-Version")
     if versions != [b"13"]:
+        if over_http2:
+            raise HandshakeRefused(400, "a WebSocket version other than 13", _SUPPORTED_VERSION[:1])
         raise HandshakeRefused(426, "a WebSocket version other than 13", _SUPPORTED_VERSION)
-    if len(key) != 1 or not _KEY.fullmatch(key[0]):
+    if not over_http2 and (len(key) != 1 or not _KEY.fullmatch(key[0])):
         raise HandshakeRefused(400, "Sec-WebSocket-Key is not 16 bytes in base64")
     if origins and not all(_origin_allowed(origin, origins) for origin in named_origins):
         raise HandshakeRefused(403, "an Origin that is not among the allowed origins")
     subprotocols = read_subprotocols(b",".join(protocols)) if protocols else []
     extensions, window_bits = negotiate_deflate(b",".join(offers)) if offers and deflate else (b"", 0)
-    return Opening(key[0], subprotocols, extensions, window_bits)
+    return Opening(b"" if over_http2 else key[0], subprotocols, extensions, window_bits)
 
 
 def accept_value(key: bytes) -> bytes:

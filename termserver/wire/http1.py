@@ -14,10 +14,11 @@ from typing import Final
 
 from termserver.errors import InvalidMessage, UnexpectedMessage
 from termserver.wire.chunked import ChunkedDecoder
-from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpLimits, Rejected, Trailers
+from termserver.wire.events import Aborted, Awaiting, Body, Ending, Event, Fields, HttpLimits, Preface, Rejected, Trailers
 from termserver.wire.fieldblock import CHUNKED, RefusedError
 from termserver.wire.fields import NO_BODY as NO_BODY_STATUSES
 from termserver.wire.fields import REASONS, STATUS_LINES
+from termserver.wire.h2frames import PREFACE
 from termserver.wire.head import PERSISTENT, Framing, HeadParser
 from termserver.wire.partial import PartialHead
 from termserver.wire.response import CLOSE as APP_CLOSES
@@ -29,6 +30,7 @@ from termserver.wire.response import DefaultFields, render_fields, render_head, 
 class Reading(Enum):
     """What the bytes that come next are."""
 
+    FIRST = auto()  # a head, or the preface of HTTP/2
     HEAD = auto()
     LENGTH = auto()  # a body of known length
     CHUNKS = auto()
@@ -57,7 +59,7 @@ class Outbound(Enum):
 
 
 # Bound once: cheap to compare, short to read.
-R_HEAD, R_LENGTH, R_CHUNKS, R_DONE, R_CLOSED = Reading
+R_FIRST, R_HEAD, R_LENGTH, R_CHUNKS, R_DONE, R_CLOSED = Reading
 W_NOTHING, W_START, W_FIRST, W_BODY, W_TRAILERS, W_DONE = Writing
 NO_BODY, BY_LENGTH, BY_CHUNKS, UNTIL_CLOSE = Outbound
 OPEN, CLOSE, LINGER, RESET, SWITCHED = Ending
@@ -107,8 +109,8 @@ class Http1:
         "ending",
     )
 
-    def __init__(self, heads: HeadParser, limits: HttpLimits, defaults: DefaultFields) -> None:
-        """`heads`, `limits` and `defaults` are shared by the connections of a worker."""
+    def __init__(self, heads: HeadParser, limits: HttpLimits, defaults: DefaultFields, *, speaks_http2: bool = False) -> None:
+        """`heads`, `limits` and `defaults` are shared by the connections of a worker. `speaks_http2`: whether the owner does."""
         self._heads = heads
         self._limits = limits
         self._defaults = defaults
@@ -116,7 +118,7 @@ class Http1:
         self._draining = False
         self._out: list[bytes] = []
         # reading
-        self._reading = R_HEAD
+        self._reading = R_FIRST if speaks_http2 else R_HEAD
         self._held = b""  # bytes that cannot be read yet: part of a head, or what comes after this request
         self._partial: PartialHead | None = None  # a head that comes in pieces
         self._framing = _NO_FRAMING
@@ -163,6 +165,8 @@ class Http1:
         reading = self._reading
         if reading is R_HEAD:
             return A_REQUEST if self._partial is None else A_HEAD
+        if reading is R_FIRST:
+            return A_HEAD if self._held else A_REQUEST
         if reading is R_LENGTH or reading is R_CHUNKS:
             return A_DISCARD if self._writing is W_DONE else A_BODY
         return A_VERDICT if self._framing.upgrades and self._writing is W_START else A_APPLICATION
@@ -178,11 +182,25 @@ class Http1:
                 return self._read_length(data)
             if reading is R_CHUNKS:
                 return self._read_chunks(data)
+            if reading is R_FIRST:
+                return self._read_first(data)
         except RefusedError as refused:
             return self._refuse(refused)
         if reading is R_DONE:
             self._held += data
         return []
+
+    def _read_first(self, data: bytes) -> list[Event]:
+        """Find out whether the client knows that we speak HTTP/2 (RFC 9113 §3.3)."""
+        data = self._held + data
+        if not PREFACE.startswith(data[: len(PREFACE)]):
+            self._reading, self._held = R_HEAD, b""
+            return self._read_head(data)
+        if len(data) < len(PREFACE):
+            self._held = data
+            return []
+        self._stop(SWITCHED)
+        return [Preface(data)]
 
     def _read_head(self, data: bytes) -> list[Event]:
         if self._held:

@@ -22,12 +22,14 @@ CLOSE: Final = 1
 DATE: Final = 2
 SERVER: Final = 4
 
+# Framing and connections are the server's (ASGI www, Response Start).
+CONNECTION_FIELDS: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 # Fields that are the server's to decide, or that it must know of.
 _STEERING: Final = frozenset(
     {b"connection", b"content-length", b"date", b"keep-alive", b"proxy-connection", b"server", b"transfer-encoding"}
 )
-# Fields whose lines may be kept.
-_REPEATED: Final = frozenset(
+# Fields that may be kept, checked and rendered.
+REPEATED: Final = frozenset(
     {
         b"accept-ranges",
         b"access-control-allow-credentials",
@@ -73,9 +75,7 @@ class DefaultFields:
 
 def render_head(status: int, headers: Iterable[Iterable[bytes]]) -> tuple[list[bytes], int | None, int]:  # noqa: C901 - one loop, one branch a kind
     """Give status line and field lines, the Content-Length if there is one, and what else is said in flags. Raises `InvalidMessage`."""
-    if not isinstance(status, int) or not _MIN_STATUS <= status <= _MAX_STATUS:
-        message = f"a final response has a status from {_MIN_STATUS} to {_MAX_STATUS}, not {status!r}"
-        raise InvalidMessage(message)
+    check_status(status)
     lines = [STATUS_LINES[status]]
     length: int | None = None
     flags = 0
@@ -91,7 +91,7 @@ def render_head(status: int, headers: Iterable[Iterable[bytes]]) -> tuple[list[b
                     lines.append(line)
                     continue
             name, value = pair
-            lower = _check(name, value)
+            lower = check_field(name, value)
             if lower not in _STEERING:
                 lines.append(_render(lower, name, value))
             elif lower == b"content-length":
@@ -113,8 +113,15 @@ def render_head(status: int, headers: Iterable[Iterable[bytes]]) -> tuple[list[b
     return lines, length, flags
 
 
-def _check(name: bytes, value: bytes) -> bytes:
-    """Check a field; give its name in lower case."""
+def check_status(status: int) -> None:
+    """Raise `InvalidMessage` for what is no final response's status."""
+    if not isinstance(status, int) or not _MIN_STATUS <= status <= _MAX_STATUS:
+        message = f"a final response has a status from {_MIN_STATUS} to {_MAX_STATUS}, not {status!r}"
+        raise InvalidMessage(message)
+
+
+def check_field(name: bytes, value: bytes) -> bytes:
+    """Check a field; give its name in lower case. Raises `InvalidMessage`."""
     if not isinstance(name, bytes) or not is_token(name):
         message = f"a header name is a byte string of token characters, not {name!r}"
         raise InvalidMessage(message)
@@ -127,18 +134,24 @@ def _check(name: bytes, value: bytes) -> bytes:
 def _render(lower: bytes, name: bytes, value: bytes) -> bytes:
     """Render a checked field; keep the line if it is one that comes again."""
     line = name + b": " + value + b"\r\n"
-    if lower in _REPEATED and len(line) <= _MAX_LINE:
+    if lower in REPEATED and len(line) <= _MAX_LINE:
         if len(_known_lines) >= _MAX_LINES:
             _known_lines.clear()
         _known_lines[name, value] = line
     return line
 
 
-def _take_length(name: bytes, value: bytes, earlier: int | None) -> int:
+def read_length(value: bytes, earlier: int | None) -> int:
+    """Read a Content-Length; `earlier` is one that was there before. Raises `InvalidMessage`."""
     length = parse_length(value)
     if length is None or earlier is not None:
         message = f"content-length is given once, as digits, not {value!r}"
         raise InvalidMessage(message)
+    return length
+
+
+def _take_length(name: bytes, value: bytes, earlier: int | None) -> int:
+    length = read_length(value, earlier)
     if len(_known_lengths) >= _MAX_LINES:
         _known_lengths.clear()
     _known_lengths[name, value] = (b"content-length: " + value + b"\r\n", length)
@@ -148,7 +161,7 @@ def _take_length(name: bytes, value: bytes, earlier: int | None) -> int:
 def check_fields(headers: Iterable[Iterable[bytes]]) -> list[tuple[bytes, bytes, bytes]]:
     """Check fields of the application's; give each one's name in lower case, name and value. Raises `InvalidMessage`."""
     try:
-        return [(_check(name, value), name, value) for name, value in headers]
+        return [(check_field(name, value), name, value) for name, value in headers]
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InvalidMessage):
             raise
