@@ -38,10 +38,11 @@ from termserver.wire.events import Rejected, Request
 from termserver.wire.fields import NO_BODY, Underscores
 from termserver.wire.h2head import HeadRules
 from termserver.wire.h2response import ResponseEncoder
+from termserver.wire.h2terms import Http2Terms
 from termserver.wire.handshake import HandshakeRefused, Opening, normal_origin, read_opening
 from termserver.wire.head import HeadParser
 from termserver.wire.http1 import Http1
-from termserver.wire.http2 import Http2, Http2Terms
+from termserver.wire.http2 import Http2
 from termserver.wire.response import DefaultFields
 from termserver.wire.websocket import Terms
 

@@ -1,0 +1,134 @@
+"""The streams of an HTTP/2 connection: which there are and were, what their bodies hold of its window (RFC 9113 §5). No I/O.
+
+A stream that is over leaves nothing behind but its number below the newest one. Two small memories tell the exceptions: numbers that were
+passed over, and streams that we ended while the client may still send on them, whose late frames are ignored (spec limits L33).
+"""
+
+from typing import Final
+
+from h2.errors import ErrorCodes
+
+from termserver.wire import h2frames as frames
+from termserver.wire.events import Ending, Http2Limits
+from termserver.wire.streams import Inbound, Sender, Stream
+
+_REMEMBERED: Final = 1_000
+
+
+class StreamTable:
+    """The streams of one connection, and the window of all."""
+
+    __slots__ = ("_gaps", "_reset", "_taken", "_window", "ending", "last", "last_is_final", "opened", "sender", "stream_window", "streams")
+
+    def __init__(self, limits: Http2Limits) -> None:
+        """Open the connection's window (spec limits L31)."""
+        self.sender = Sender(limits)
+        self.streams: dict[int, Stream] = {}
+        self.ending = Ending.OPEN
+        self.last = 0  # the newest stream
+        self.last_is_final = False  # the client was told that none comes after it
+        self.opened = 0  # streams, in all
+        self._gaps: list[range] = []
+        self._reset: dict[int, None] = {}
+        self.stream_window = frames.WINDOW  # of a new stream's body
+        self._window = min(max(limits.http2_window or frames.LARGEST_WINDOW, frames.WINDOW), frames.LARGEST_WINDOW)
+        self._taken = 0
+
+    @property
+    def first_update(self) -> bytes:
+        """The frame that opens the window, empty where it is as RFC 9113 §6.9.2 has it."""
+        return frames.window_update(0, self._window - frames.WINDOW) if self._window > frames.WINDOW else b""
+
+    # ------------------------------------------------------------------ which there are
+
+    def advance(self, number: int) -> None:
+        """Note that the client has come to this number."""
+        if number != self.last + 2 and number > 1:
+            self._gaps = [*self._gaps[-_REMEMBERED:], range(self.last + 2 - (not self.last), number, 2)]
+        self.last = number
+
+    def was_reset(self, number: int) -> bool:
+        """Whether frames of a stream are late ones, to be ignored."""
+        return number in self._reset
+
+    def was_never_opened(self, number: int) -> bool:
+        """Whether a number up to the newest is that of no stream."""
+        return not number & 1 or any(number in gap for gap in self._gaps)
+
+    def end(self, number: int, code: ErrorCodes) -> None:
+        """Reset a stream; frames of it that are on their way will be ignored."""
+        self.sender.say(frames.rst_stream(number, code))
+        self._remember(number)
+        stream = self.streams.get(number)
+        if stream is not None:
+            self.forget(stream)
+
+    def complete(self, stream: Stream) -> None:
+        """The response has left. What is still coming of the request is not wanted any more (RFC 9113 §8.1)."""
+        if stream.inbound is not None:
+            self.sender.say(frames.rst_stream(stream.id, ErrorCodes.NO_ERROR))
+            self._remember(stream.id)
+        self.forget(stream)
+
+    def forget(self, stream: Stream) -> None:
+        """A stream is over, in whatever way."""
+        del self.streams[stream.id]
+        if stream.inbound is not None:
+            self.return_window(stream.inbound)
+        if stream.outbound is not None:
+            self.sender.drop(stream)
+        if self.last_is_final and not self.streams and self.ending is Ending.OPEN:
+            self.ending = Ending.LINGER
+
+    def clear(self) -> None:
+        """Every stream is over."""
+        self.streams.clear()
+        self.sender.clear()
+
+    def _remember(self, number: int) -> None:
+        if len(self._reset) >= _REMEMBERED:
+            del self._reset[next(iter(self._reset))]
+        self._reset[number] = None
+
+    # ------------------------------------------------------------------ windows of bodies
+
+    def use_window(self, size: int) -> bool:
+        """Count bytes that came; False where they are more than the client may send."""
+        self._window -= size
+        return self._window >= 0
+
+    def credit(self, size: int) -> None:
+        """Give back a part of the connection's window."""
+        self._taken += size
+        if self._taken > self._window:  # half of it is used up, or more
+            self.sender.say(frames.window_update(0, self._taken))
+            self._window += self._taken
+            self._taken = 0
+
+    def consumed(self, stream: int, size: int) -> None:
+        """Give the client back the window for body bytes that the application took."""
+        found = self.streams.get(stream)
+        inbound = found.inbound if found is not None else None
+        if inbound is None or not size:  # its window was given back when it ended
+            return
+        inbound.held -= size
+        inbound.taken += size
+        self.credit(size)
+        if inbound.taken > self.stream_window >> 1:
+            self.sender.say(frames.window_update(stream, inbound.taken))
+            inbound.window += inbound.taken
+            inbound.taken = 0
+
+    def return_window(self, inbound: Inbound) -> None:
+        """Give back what a body that ends still holds of the connection's window: what it holds is little."""
+        if inbound.held > 0:
+            self.credit(inbound.held)
+            inbound.held = 0
+
+    def settle(self, window: int) -> None:
+        """The client keeps to our window for streams from now on (RFC 9113 §6.9.2)."""
+        change = window - self.stream_window
+        self.stream_window = window
+        for stream in self.streams.values():
+            if stream.inbound is not None:
+                stream.inbound.window += change
