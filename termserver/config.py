@@ -324,6 +324,7 @@ class Config:
     verbosity: int = 1
     http_redirect_port: int | None = None
     http2: bool = True
+    http2_upgrade: bool = False
     tls: Tls = field(default_factory=Tls)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)

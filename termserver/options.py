@@ -131,6 +131,8 @@ GROUPS: Final[dict[str, tuple[Option, ...]]] = {
     ),
     "HTTP/2": (
         Option("http2", "--http2", SWITCH, "Speak HTTP/2, by ALPN over TLS and with prior knowledge without.", off="--no-http2"),
+        Option("http2_upgrade", "--http2-upgrade", SWITCH, "Switch to HTTP/2 where a request says Upgrade: h2c, which RFC 9113 gave up.",
+               off="--no-http2-upgrade"),
         Option("limits.http2_streams", "--http2-max-streams", INTEGER,
                "Streams open at once, and application calls a connection set off; over it REFUSED_STREAM.", "COUNT"),
         Option("limits.http2_window", "--http2-connection-window", INTEGER,

@@ -230,7 +230,10 @@ class Connection:
         if limit and server.running >= limit:
             self._rejected(self._engine.reject(0, 503, "too many requests at once"))
             return
-        if request.upgrade is not None:
+        if request.upgrade == b"h2c" and not isinstance(self.transport, LoopTlsTransport):
+            self._upgrade_to_http2(request)
+            return
+        if request.upgrade == b"websocket":
             self._begin_socket(request)
             return
         exchange = HttpExchange(self._engine, self, request)
@@ -297,7 +300,13 @@ class Connection:
         self._server.opened_socket(successor)
         successor.begin(rest, writable=self.writable)
 
-    def _become_http2(self, data: bytes) -> None:
+    def _upgrade_to_http2(self, request: Request) -> None:
+        """Switch as the client asks for, with its request as the first stream (RFC 7540 §3.2)."""
+        rest = self._engine.upgrade(0, [(b"connection", b"Upgrade"), (b"upgrade", b"h2c")])
+        self.flush()
+        self._become_http2(rest, request)
+
+    def _become_http2(self, data: bytes, request: Request | None = None) -> None:
         """Hand the connection over to who speaks HTTP/2: the client knew it beforehand, or agreed upon it with Twisted's TLS."""
         server, transport = self._server, self.transport
         self._ended = Ending.SWITCHED
@@ -309,6 +318,8 @@ class Connection:
             transport.switch(successor)
         else:
             self._successor = successor
+        if request is not None:
+            successor.adopt(request)
         successor.dataReceived(data)
 
     def _settle(self) -> None:

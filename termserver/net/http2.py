@@ -29,6 +29,7 @@ from termserver.net.h2pace import Http2Pace
 from termserver.net.streams import StreamOutlet, StreamTransport
 from termserver.net.websocket import SocketConnection
 from termserver.wire.events import Aborted, Body, Ending, Event, Fault, Fields, Rejected, Request
+from termserver.wire.h2frames import decode_settings
 from termserver.wire.handshake import HandshakeRefused
 from termserver.wire.http2 import Http2
 from termserver.wire.websocket import WebSocket
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
     from termserver.net.server import Server
 
 monotonic = time.monotonic
-logger = logging.getLogger("termserver")
+logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it writes what its tables drop: cookies
 
 OPEN, CLOSE, LINGER, RESET, _ = Ending
+_SWITCHING: Final = frozenset({b"connection", b"http2-settings", b"upgrade"})  # fields that were about the switch
 _DRAIN_SECONDS: Final = 1.0  # from the first GOAWAY to the second, where the client does not answer a ping
 _BUFFER: Final = 65_536  # bytes that the transport holds before it is full
 
@@ -97,6 +99,15 @@ class Http2Connection:
         if isinstance(transport, LoopTlsTransport) and transport.is_weak():
             self.peer_broke_off(ErrorCodes.INADEQUATE_SECURITY, "a cipher suite that HTTP/2 forbids")
         self.flush()
+
+    def adopt(self, request: Request) -> None:
+        """Answer an HTTP/1 request as the first stream: the client asked to switch."""
+        settings = next(decode_settings(value) or b"" for name, value in request.headers if name == b"http2-settings")
+        self.engine.adopt(settings, is_head=request.method == "HEAD")
+        if self.engine.streams:
+            request.stream, request.version, request.upgrade = 1, "2", None
+            request.headers = [field for field in request.headers if field[0] not in _SWITCHING]
+            self._begin(request)
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes of the client: one turn."""

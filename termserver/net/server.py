@@ -91,6 +91,7 @@ class Server:
             config.limits,
             underscores=Underscores(config.underscore_headers),
             allowed_hosts=frozenset(host.lower().encode() for host in config.allowed_hosts),
+            upgrades_http2=config.http2 and config.http2_upgrade,
         )
         self._defaults = DefaultFields(config.server_name.encode())
         self._encoder = ResponseEncoder(config.server_name.encode())

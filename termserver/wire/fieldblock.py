@@ -18,6 +18,7 @@ import httptools
 from termserver.wire.events import Fields
 from termserver.wire.fields import FORBIDDEN_TRAILERS, Underscores, is_host, is_token, list_members, parse_length
 from termserver.wire.fields import REPEATED as REPEATED_FIELDS
+from termserver.wire.h2frames import decode_settings
 
 CHUNKED: Final = -1  # the length of a chunked body
 
@@ -196,6 +197,16 @@ class FieldBlock:
         if length:  # spec attacks A26: a body here is a smuggled request
             raise RefusedError(400, "a WebSocket upgrade with a body")
         return b"websocket"
+
+    def http2_upgrade(self, length: int) -> bytes | None:
+        """Give `b"h2c"` if the client asks to switch to HTTP/2, and has no body that would have to come first (RFC 7540 §3.2)."""
+        options = self._members(b"connection")
+        if length or b"h2c" not in self._members(b"upgrade") or not {b"upgrade", b"http2-settings"}.issubset(options):
+            return None
+        values = [value for name, value in self.headers if name == b"http2-settings"]
+        if len(values) != 1 or decode_settings(values[0]) is None:
+            raise RefusedError(400, "HTTP2-Settings is repeated, or no payload of a SETTINGS frame in base64url")
+        return b"h2c"
 
     def expects_continue(self) -> bool:
         """Whether the client waits for 100 (Continue). Raises `RefusedError` for any other expectation (RFC 9110 §10.1.1)."""

@@ -1,5 +1,7 @@
 """HTTP/2 frames: their names, and how those are written that a server sends (RFC 9113 §4 and §6, RFC 9218 §7). No I/O."""
 
+import base64
+import re
 import struct
 from collections.abc import Iterable
 from typing import Final
@@ -26,6 +28,7 @@ PADDED: Final = 0x08
 WITH_PRIORITY: Final = 0x20
 
 _SETTING: Final = struct.Struct(">HI")
+_BASE64URL: Final = re.compile(rb"(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2,3})?")  # RFC 4648 §5, without padding
 _U32: Final = struct.Struct(">I")
 _TWO_U32: Final = struct.Struct(">II")
 _pack = HEAD.pack
@@ -65,6 +68,14 @@ def settings(values: Iterable[tuple[int, int]]) -> bytes:
 def read_settings(payload: bytes) -> list[tuple[int, int]]:
     """Read the entries of a SETTINGS frame, whose length is a multiple of six."""
     return list(_SETTING.iter_unpack(payload))
+
+
+def decode_settings(value: bytes) -> bytes | None:
+    """Give the payload that an HTTP2-Settings field holds (RFC 7540 §3.2.1), None where it is none."""
+    if not _BASE64URL.fullmatch(value):
+        return None
+    payload = base64.urlsafe_b64decode(value + b"=" * (-len(value) % 4))
+    return payload if len(payload) % _SETTING.size == 0 else None
 
 
 def goaway(last: int, code: ErrorCodes, reason: str = "") -> bytes:

@@ -63,12 +63,21 @@ _FINAL: Final = Framing(0, keep_alive=False, expects_continue=False, takes_trail
 class HeadParser:
     """Turns whole heads into `Head`s. One a worker."""
 
-    __slots__ = ("_allowed_hosts", "_known_10", "_known_11", "_limits", "_safe_size", "_same", "_seen", "block")
+    __slots__ = ("_allowed_hosts", "_known_10", "_known_11", "_limits", "_safe_size", "_same", "_seen", "_upgrades_http2", "block")
 
     def __init__(
-        self, limits: HttpLimits, *, underscores: Underscores = Underscores.DROP, allowed_hosts: frozenset[bytes] = frozenset()
+        self,
+        limits: HttpLimits,
+        *,
+        underscores: Underscores = Underscores.DROP,
+        allowed_hosts: frozenset[bytes] = frozenset(),
+        upgrades_http2: bool = False,
     ) -> None:
-        """`allowed_hosts`: lower-case host names without port, `.name` for a domain and all below it; empty allows every host."""
+        """`allowed_hosts`: lower-case host names without port, `.name` for a domain and all below it; empty allows every host.
+
+        `upgrades_http2`: whether a client's wish to switch to HTTP/2 (`Upgrade: h2c`, RFC 7540 §3.2) is passed on.
+        """
+        self._upgrades_http2 = upgrades_http2
         self._limits = limits
         self._allowed_hosts = allowed_hosts
         self.block = FieldBlock(underscores)  # trailer sections are read through it too
@@ -142,6 +151,8 @@ class HeadParser:
             length = fields.body_length(version)
             expects_continue = version == "1.1" and fields.expects_continue()
             upgrade = fields.websocket_upgrade(length) if version == "1.1" else None
+            if upgrade is None and self._upgrades_http2 and version == "1.1":
+                upgrade = fields.http2_upgrade(length)
             # A WebSocket's handshake is its connection's last request: after a refusal, frames may be on their way.
             keep_alive = fields.keeps_alive(version) and upgrade is None
             framing = Framing(length, keep_alive, expects_continue, fields.takes_trailers(), upgrades=upgrade is not None)

@@ -33,6 +33,7 @@ _RESIZE, _RESIZE_BITS = 0x20, 0x1F
 _LITERAL_BITS: Final = 0x0F
 _HUFFMAN, _STRING_BITS = 0x80, 0x7F
 
+_MOST_RESIZES: Final = 2  # at the beginning of a block: RFC 7541 §4.2 has no use for more
 _LARGEST_SHIFT: Final = 28  # an integer of more than five bytes is none that we can use (CVE-2026-59980)
 _KEPT_STRINGS: Final = 256
 _KEPT_STRING_SIZE: Final = 128
@@ -83,7 +84,7 @@ class HeaderDecoder:
         """Decode; say whether the table changed as well."""
         table = self._table
         fields: Fields = []
-        position, end, size, changed, count = 0, len(block), 0, False, 0
+        position, end, size, changed, count, resizes = 0, len(block), 0, False, 0, 0
         while position < end:
             first = block[position]
             if first & _INDEXED:
@@ -96,7 +97,8 @@ class HeaderDecoder:
                 table.add(*field)
                 changed = True
             elif first & _RESIZE:
-                position = self._resize(block, position, begun=count > 0)
+                resizes += 1
+                position = self._resize(block, position, allowed=not count and resizes <= _MOST_RESIZES)
                 changed = True
                 continue
             else:
@@ -142,13 +144,13 @@ class HeaderDecoder:
                 self._strings[text] = plain
         return plain, end
 
-    def _resize(self, block: bytes, position: int, *, begun: bool) -> int:
+    def _resize(self, block: bytes, position: int, *, allowed: bool) -> int:
         """Take a new size of the table, which only a block may begin with (RFC 7541 §4.2)."""
         size, position = block[position] & _RESIZE_BITS, position + 1
         if size == _RESIZE_BITS:
             size, position = _read_integer(block, position, size)
-        if begun or size > TABLE_SIZE:
-            raise CompressionError("a size update of the table that is too large, or not at the beginning")
+        if not allowed or size > TABLE_SIZE:
+            raise CompressionError("a size update of the table that is too large, one too many, or not at the beginning")
         self._table.maxsize = size
         return position
 

@@ -221,6 +221,19 @@ class Http2:
         held = self._held
         return self._block is not None or (bool(held) and (len(held) < frames.HEAD_SIZE or held[3] != frames.DATA))
 
+    def adopt(self, settings: bytes, *, is_head: bool) -> None:
+        """Take over an HTTP/1 request as stream 1, with the settings that came with it (RFC 7540 §3.2)."""
+        try:
+            for name, value in frames.read_settings(settings):
+                self._apply(name, value)
+        except ConnectionFault as fault:
+            self._fail(fault.code, fault.reason)
+            return
+        table = self._table
+        table.advance(1)
+        table.opened = 1
+        table.streams[1] = Stream(1, self.sender.initial_window, None, is_head=is_head)
+
     # ------------------------------------------------------------------ heads
 
     def _read_headers(self, flags: int, number: int, payload: bytes) -> None:

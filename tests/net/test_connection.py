@@ -393,7 +393,7 @@ async def test_half_closed_for_long_is_told_and_watched() -> None:
     await talk.receive(GET)
     talk.connection.readConnectionLost()
     talk.connection.half_closed_for_long()
-    assert talk.server.departures.exchanges() == [talk.connection.exchange]
+    assert talk.server.departures.exchanges() == talk.connection.exchanges()
     held.go.set()
     await turns()
     assert talk.wire.statuses == [200]

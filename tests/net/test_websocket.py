@@ -365,7 +365,7 @@ async def test_l38_nothing_is_lost_and_the_queue_stays_bounded(kind: type[Wire])
             stream = stream[301:]
         else:
             found.append((await app.receive())["text"])
-        assert len(talk.socket.exchange._queue) < 12
+        assert len(talk.socket.exchanges()[0]._queue) < 12
     assert found == [f"message {number}" for number in range(500)]
 
 
@@ -1492,8 +1492,8 @@ async def test_interfaces_are_kept_and_what_nobody_needs_is_harmless() -> None:
     connection.makeConnection(None)
     connection.stopProducing()
     connection.writeConnectionLost()
-    connection.finished(connection.exchange)
-    connection.upgrade(connection.exchange, [], 0)
+    connection.finished(connection.exchanges()[0])
+    connection.upgrade(connection.exchanges()[0], [], 0)
     await app.send(socket_send("on"))
     assert talk.frames == [Sent(TEXT, b"on")]
 
@@ -1557,7 +1557,7 @@ async def test_l38_queue_is_full_again_when_what_was_held_has_been_read() -> Non
     for _ in range(2):
         await app.receive()
     await turns()
-    assert talk.socket.exchange.full
+    assert talk.socket.exchanges()[0].full
     assert not talk.wire.reading
     for _ in range(6):
         await app.receive()

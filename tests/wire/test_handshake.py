@@ -607,3 +607,30 @@ def test_e8_no_field_is_looked_at_twice(value: bytes) -> None:
     with suppress(HandshakeRefused):
         read_opening(asking((b"sec-websocket-protocol", value)))
     assert time.process_time() - before < 0.5 * SLOWER
+
+
+# ---------------------------------------------------------------------- RFC 8441: over HTTP/2
+
+
+def connecting(*fields: tuple[bytes, bytes], version: bytes | None = b"13") -> Request:
+    """Make the request that an extended CONNECT is."""
+    headers: Fields = [(b"host", b"a"), *fields]
+    if version is not None:
+        headers.append((b"sec-websocket-version", version))
+    return Request(1, "CONNECT", b"/", b"/", b"", headers, "2", False, b"websocket")
+
+
+def test_rfc8441_5_there_is_neither_key_nor_accept_value() -> None:
+    asked = connecting((b"sec-websocket-protocol", b"chat"), (b"sec-websocket-extensions", b"permessage-deflate"))
+    answer = read_opening(asked).answer("chat", [(b"x-more", b"1")])
+    assert answer == [(b"sec-websocket-protocol", b"chat"), (b"sec-websocket-extensions", NO_CONTEXT), (b"x-more", b"1")]
+
+
+def test_rfc8441_5_a_key_is_not_looked_at() -> None:
+    assert read_opening(connecting((b"sec-websocket-key", b"nonsense"))).answer(None, []) == []
+
+
+@pytest.mark.parametrize("version", [None, b"8"])
+def test_rfc8441_5_another_version_cannot_be_upgraded_to(version: bytes | None) -> None:
+    refused = refusal(connecting(version=version))
+    assert (refused.status, refused.headers) == (400, [(b"sec-websocket-version", b"13")])

@@ -628,3 +628,51 @@ def test_a_head_that_came_again_and_again_means_the_same_within_bounds() -> None
     for _ in range(4):  # not in origin-form: resolved anew
         assert heads.parse(request(line=b"OPTIONS * HTTP/1.1"))[0].path == b"*"
         assert heads.parse(request(line=b"GET http://a/c HTTP/1.1"))[0].path == b"/c"
+
+
+# ---------------------------------------------------------------------- RFC 7540 §3.2: Upgrade: h2c
+
+SETTINGS = b"AAMAAABkAAQAAP__"  # MAX_CONCURRENT_STREAMS 100, INITIAL_WINDOW_SIZE 65535
+
+
+def upgrading(
+    connection: bytes = b"Upgrade, HTTP2-Settings", settings: bytes = b"HTTP2-Settings: " + SETTINGS + b"\r\n", more: bytes = b""
+) -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: a\r\nConnection: %b\r\nUpgrade: h2c\r\n%b%b\r\n" % (connection, settings, more)
+
+
+def test_rfc7540_3_2_a_client_may_ask_for_http2() -> None:
+    request, framing = HeadParser(Limits(), upgrades_http2=True).parse(upgrading())
+    assert (request.upgrade, request.ended, framing.upgrades) == (b"h2c", True, True)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(upgrading(b"Upgrade"), id="HTTP2-Settings is not about this connection"),
+        pytest.param(upgrading(b"HTTP2-Settings"), id="nor is Upgrade"),
+        pytest.param(upgrading(more=b"Content-Length: 5\r\n"), id="a body would come first"),
+        pytest.param(upgrading().replace(b"h2c", b"h3c"), id="another protocol"),
+        pytest.param(upgrading().replace(b"HTTP/1.1", b"HTTP/1.0"), id="HTTP/1.0"),
+    ],
+)
+def test_rfc9110_7_8_any_other_upgrade_is_ignored(head: bytes) -> None:
+    assert HeadParser(Limits(), upgrades_http2=True).parse(head)[0].upgrade is None
+
+
+def test_rfc9113_3_1_it_is_off_by_default() -> None:
+    assert HeadParser(Limits()).parse(upgrading())[0].upgrade is None
+
+
+@pytest.mark.parametrize("value", [b"A", b"AAMAAAB", b"AAMA+ABk", b"AAMAAABk=", b"AAMAAABkAA"])
+def test_rfc7540_3_2_1_settings_that_are_none(value: bytes) -> None:
+    with pytest.raises(RefusedError) as caught:
+        HeadParser(Limits(), upgrades_http2=True).parse(upgrading(settings=b"HTTP2-Settings: " + value + b"\r\n"))
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_rfc7540_3_2_1_exactly_one_field_of_settings(count: int) -> None:
+    with pytest.raises(RefusedError) as caught:
+        HeadParser(Limits(), upgrades_http2=True).parse(upgrading(settings=(b"HTTP2-Settings: " + SETTINGS + b"\r\n") * count))
+    assert caught.value.status == 400
