@@ -2,7 +2,8 @@
 
 A list that breaks a rule makes the request malformed, which is a stream error (`MalformedError`); one that is well formed but not served is
 answered with a status (`Head.refusal`). Clients repeat themselves: a block that came before and left the HPACK table as it was means the
-same until the table changes, so each connection remembers a few heads (`HeadReader`), and a worker the fields it found right (`HeadRules`).
+same until the table changes, so each connection remembers a few heads (`HeadReader`), and of others that differ in nothing but a path that
+is spelled out, as browsers and proxies send them, only the path is read. A worker remembers the fields it found right (`HeadRules`).
 Nothing is judged by other rules than the first time. benchmarks/micro/http2_head.py guards it.
 """
 
@@ -34,6 +35,7 @@ _STEERING: Final = frozenset({b"content-length", b"expect", b"host", b"priority"
 _SCHEMES: Final = frozenset({b"http", b"https"})
 _VERSION_SIZE: Final = 10  # what HTTP/1.1 adds to method and target in its request line: the limit means the same here
 
+_PATH_LITERAL: Final = 0x04  # a field that is not indexed, its name the static table's :path (RFC 7541 §6.2.2)
 _KEPT_HEADS: Final = 64  # a connection
 _KEPT_BLOCK_SIZE: Final = 512
 _KEPT_FIELDS: Final = 4_096  # a worker
@@ -72,7 +74,7 @@ _TOO_LARGE: Final = Head("GET", b"/", b"", b"/", [], None, False, False, None, D
 class HeadRules:
     """What the heads of a worker are judged by, and the fields that were found right."""
 
-    __slots__ = ("_allowed_hosts", "_limits", "_right", "_underscores")
+    __slots__ = ("_allowed_hosts", "_limits", "_right", "_underscores", "strings")
 
     def __init__(
         self, limits: HttpLimits, *, underscores: Underscores = Underscores.DROP, allowed_hosts: frozenset[bytes] = frozenset()
@@ -82,6 +84,7 @@ class HeadRules:
         self._underscores = underscores
         self._allowed_hosts = allowed_hosts
         self._right: set[tuple[bytes, bytes]] = set()
+        self.strings: dict[bytes, bytes] = {}  # the decoders': what Huffman codes mean
 
     def judge(self, fields: Fields) -> Head:
         """Judge a request's field list. Raises `MalformedError`."""
@@ -175,10 +178,14 @@ class HeadRules:
         return None
 
     def _judge_sizes(self, method: bytes, target: bytes) -> tuple[int, str] | None:
-        limit = self._limits.request_line
-        if limit and len(method) + len(target) + _VERSION_SIZE > limit:
-            return 414, f"a request line of more than {limit} bytes"
+        if not self.has_room(method.decode("ascii"), target):
+            return 414, f"a request line of more than {self._limits.request_line} bytes"
         return None
+
+    def has_room(self, method: str, target: bytes) -> bool:
+        """Whether a request line is no longer than it may be."""
+        limit = self._limits.request_line
+        return not limit or len(method) + len(target) + _VERSION_SIZE <= limit
 
     def judge_trailers(self, fields: Fields) -> Fields:
         """Judge a trailer section (RFC 9113 §8.1). Raises `MalformedError`."""
@@ -192,28 +199,56 @@ class HeadRules:
 class HeadReader:
     """Reads the heads of one connection out of header blocks."""
 
-    __slots__ = ("_decoder", "_heads", "_rules")
+    __slots__ = ("_decoder", "_heads", "_others", "_rules")
 
     def __init__(self, rules: HeadRules, limits: HttpLimits) -> None:
         """Begin with an empty table."""
         self._rules = rules
-        self._decoder = HeaderDecoder(limits.header_bytes, limits.header_count)
+        self._decoder = HeaderDecoder(limits.header_bytes, limits.header_count, rules.strings)
         self._heads: dict[bytes, Head] = {}
+        self._others: dict[bytes, Head] = {}  # by the block without its path
 
     def read(self, block: bytes) -> Head:
         """Read a request's head. Raises `MalformedError`, `CompressionError`, `ListTooLargeError`."""
         head = self._heads.get(block)
         if head is not None:
             return head
+        if self._others:
+            head = self._read_like(block)
+            if head is not None:
+                return head
         fields = self.decode(block)
         if fields is None:
             return _TOO_LARGE
         head = self._rules.judge(fields)
         if not self._decoder.changed and len(block) <= _KEPT_BLOCK_SIZE:
-            if len(self._heads) >= _KEPT_HEADS:
-                self._heads.clear()
-            self._heads[block] = head
+            self._remember(block, head)
         return head
+
+    def _remember(self, block: bytes, head: Head) -> None:
+        if len(self._heads) >= _KEPT_HEADS:
+            self._heads.clear()
+        self._heads[block] = head
+        start = _find_path(block)
+        if start and head.refusal is None and self._decoder.room >= _KEPT_BLOCK_SIZE * 2:
+            _, end = self._decoder.read_path(block, start)
+            if len(self._others) >= _KEPT_HEADS:
+                self._others.clear()
+            self._others[block[:start] + block[end:]] = head
+
+    def _read_like(self, block: bytes) -> Head | None:
+        """Read a head that differs from one that is known in its path only; None where there is none, or the path is not a usual one."""
+        # Fast path: a quarter of the cost of the whole block. benchmarks/micro/http2_head.py guards this.
+        start = _find_path(block)
+        if not start or len(block) > _KEPT_BLOCK_SIZE:
+            return None
+        target, end = self._decoder.read_path(block, start)
+        like = self._others.get(block[:start] + block[end:])
+        if like is None or target[:1] != b"/" or not is_target(target) or not self._rules.has_room(like.method, target):
+            return None
+        path, _, query = target.partition(b"?")
+        return Head(like.method, path, query, target, like.headers, like.length, like.expects_continue, like.takes_trailers,
+                    like.upgrade, like.urgency, None)  # fmt: skip
 
     def read_trailers(self, block: bytes) -> Fields | None:
         """Read a trailer section, None where it is too large. Raises the same."""
@@ -225,7 +260,19 @@ class HeadReader:
         fields = self._decoder.decode(block)
         if self._decoder.changed:
             self._heads.clear()
+            self._others.clear()
         return fields
+
+
+def _find_path(block: bytes) -> int:
+    """Give where the string of a path begins that is a literal behind at most three indexed fields, 0 for any other."""
+    for position in range(min(4, len(block) - 1)):
+        first = block[position]
+        if first == _PATH_LITERAL:
+            return position + 1
+        if not 0x80 < first < 0xFF:  # noqa: PLR2004 - an indexed field (RFC 7541 §6.1) of one byte
+            return 0
+    return 0
 
 
 def _judge_method(method: bytes, pseudo: dict[bytes, bytes]) -> tuple[str, bytes | None, tuple[int, str] | None]:

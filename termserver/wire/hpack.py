@@ -35,7 +35,7 @@ _HUFFMAN, _STRING_BITS = 0x80, 0x7F
 
 _MOST_RESIZES: Final = 2  # at the beginning of a block: RFC 7541 §4.2 has no use for more
 _LARGEST_SHIFT: Final = 28  # an integer of more than five bytes is none that we can use (CVE-2026-59980)
-_KEPT_STRINGS: Final = 256
+_KEPT_STRINGS: Final = 4_096
 _KEPT_STRING_SIZE: Final = 128
 _PATIENCE: Final = 4  # a list this many times over its limits is an attack, not a mistake (spec limits L4)
 _ENCODED: Final = 1_024
@@ -58,14 +58,15 @@ class ListTooLargeError(Exception):
 class HeaderDecoder:
     """The decoder of one connection. `max_size` bytes (RFC 7541 §4.1, 32 more a field) and `max_count` fields; 0 = no limit."""
 
-    __slots__ = ("_max_count", "_max_size", "_strings", "_table", "changed")
+    __slots__ = ("_max_count", "_max_size", "_strings", "_table", "changed", "room")
 
-    def __init__(self, max_size: int, max_count: int) -> None:
-        """Begin with an empty table."""
+    def __init__(self, max_size: int, max_count: int, strings: dict[bytes, bytes] | None = None) -> None:
+        """Begin with an empty table. `strings` are decoded ones that are remembered: what they mean depends on no connection."""
         self._max_size = max_size or _NO_LIMIT
         self._max_count = max_count or _NO_LIMIT
         self._table = HeaderTable()
-        self._strings: dict[bytes, bytes] = {}
+        self._strings = {} if strings is None else strings
+        self.room = 0  # bytes that the last list might have had more
         self.changed = False  # whether the last block changed the table, or may have
 
     def decode(self, block: bytes) -> Fields | None:
@@ -109,6 +110,7 @@ class HeaderDecoder:
                 fields.append(field)
             elif size > self._max_size * _PATIENCE or count > self._max_count * _PATIENCE:
                 raise ListTooLargeError
+        self.room = self._max_size - size
         return fields if len(fields) == count else None, changed
 
     def _read_literal(self, block: bytes, position: int, bits: int) -> tuple[tuple[bytes, bytes], int]:
@@ -122,6 +124,13 @@ class HeaderDecoder:
             name, position = self._read_string(block, position)
         value, position = self._read_string(block, position)
         return (name, value), position
+
+    def read_path(self, block: bytes, position: int) -> tuple[bytes, int]:
+        """Read the string at a position, as `decode` would; give where it ends. Raises `CompressionError`."""
+        try:
+            return self._read_string(block, position)
+        except (HPACKError, IndexError) as error:
+            raise CompressionError(str(error) or "a truncated header block") from error
 
     def _read_string(self, block: bytes, position: int) -> tuple[bytes, int]:
         """Read a string (RFC 7541 §5.2)."""

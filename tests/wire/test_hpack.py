@@ -605,14 +605,14 @@ def test_a_string_that_is_refused_or_plain_is_not_kept() -> None:
     assert not made._strings
 
 
-def test_the_usual_bound_is_256_strings() -> None:
+def test_the_usual_bound_is_4096_strings() -> None:
     made = decoder()
     sizes = []
-    for number in range(600):
+    for number in range(5_000):
         made.decode(b"\x00\x01n" + coded(b"%d" % number))
         sizes.append(len(made._strings))
-    assert max(sizes) == 256
-    assert sizes[256] == 1  # all or nothing: no order has to be kept
+    assert max(sizes) == 4_096
+    assert sizes[4_096] == 1  # all or nothing: no order has to be kept
 
 
 # ---------------------------------------------------------------------- outwards
@@ -862,3 +862,30 @@ def test_a_block_that_left_the_table_alone_means_the_same_again(block: bytes, ch
         if not changed:
             assert made.decode(block) == fields
             assert table(made) == [(b"n", b"v")]
+
+
+def test_connections_may_share_what_strings_mean() -> None:
+    strings: dict[bytes, bytes] = {}
+    first, second = HeaderDecoder(0, 0, strings), HeaderDecoder(0, 0, strings)
+    block = b"\x00" + coded(b"name") + coded(b"value")
+    assert first.decode(block) == second.decode(block) == [(b"name", b"value")]
+    assert strings[huffman(b"value")] == b"value"
+
+
+@pytest.mark.parametrize("text", [b"", b"/", b"/articles?page=7"])
+def test_a_path_can_be_read_by_itself(text: bytes) -> None:
+    made = decoder()
+    block = b"\x82\x04" + coded(text) + b"\x86"
+    assert made.read_path(block, 2) == (text, len(block) - 1)
+
+
+@pytest.mark.parametrize("block", [b"\x04", b"\x04\x05abc", b"\x04\x81\x1e", b"\x04\xff"])
+def test_a_path_that_is_none_breaks_the_connection(block: bytes) -> None:
+    with pytest.raises(CompressionError):
+        decoder().read_path(block, 1)
+
+
+def test_room_is_what_a_list_might_have_had_more() -> None:
+    made = HeaderDecoder(1_000, 100)
+    made.decode(literal(b"name", b"value"))
+    assert made.room == 1_000 - 9 - 32
