@@ -10,7 +10,7 @@ from typing import Final
 from termserver.errors import InvalidMessage
 from termserver.wire.events import Fields
 from termserver.wire.fields import FORBIDDEN_TRAILERS
-from termserver.wire.hpack import HeaderEncoder
+from termserver.wire.hpack import encode_fields, encode_status
 from termserver.wire.response import CONNECTION_FIELDS, REPEATED, check_field, check_fields, check_status, read_length
 
 _MAX_FIELDS: Final = 1_024
@@ -21,21 +21,20 @@ _NO_LENGTH: Final = 204  # RFC 9110 §8.6
 class ResponseEncoder:
     """Encodes the heads of a worker's responses, with their `date` and `server`; whoever owns the clock keeps `date` current."""
 
-    __slots__ = ("_date", "_defaults", "_fields", "_heads", "_hpack", "_lengths", "_server", "_statuses")
+    __slots__ = ("_date", "_defaults", "_fields", "_heads", "_lengths", "_server", "_statuses")
 
     def __init__(self, server: bytes = b"termserver") -> None:
         """An empty `server` leaves the field out."""
-        self._hpack = HeaderEncoder()
         self._fields: dict[Iterable[bytes], bytes] = {}  # (name, value) -> encoded, checked
         self._heads: dict[tuple[object, ...], tuple[bytes, int | None]] = {}  # of kept fields only
         self._lengths: dict[Iterable[bytes], tuple[bytes, int]] = {}
-        self._statuses = {status: self._hpack.encode_status(status) for status in range(100, 1000)}
-        self._server = self._hpack.encode([(b"server", server)]) if server else b""
+        self._statuses = {status: encode_status(status) for status in range(100, 1000)}
+        self._server = encode_fields([(b"server", server)]) if server else b""
         self.set_date(b"")
 
     def set_date(self, date: bytes) -> None:
         """Take an IMF-fixdate (RFC 9110 §5.6.7); empty leaves the field out."""
-        self._date = self._hpack.encode([(b"date", date)]) if date else b""
+        self._date = encode_fields([(b"date", date)]) if date else b""
         self._defaults = self._date + self._server
 
     def encode(self, status: int, headers: Iterable[Iterable[bytes]]) -> tuple[bytes, int | None]:
@@ -99,7 +98,7 @@ class ResponseEncoder:
         self._heads[whole] = (block, length)
 
     def _encode_field(self, lower: bytes, key: tuple[bytes, ...], value: bytes) -> bytes:
-        part = self._hpack.encode([(lower, value.strip(b" \t"))])
+        part = encode_fields([(lower, value.strip(b" \t"))])
         if lower in REPEATED and len(part) <= _MAX_FIELD:
             if len(self._fields) >= _MAX_FIELDS:
                 self._fields.clear()
@@ -107,7 +106,7 @@ class ResponseEncoder:
         return part
 
     def _keep_length(self, key: tuple[bytes, ...], value: bytes, length: int) -> bytes:
-        part = self._hpack.encode([(b"content-length", value)])
+        part = encode_fields([(b"content-length", value)])
         if len(self._lengths) >= _MAX_FIELDS:
             self._lengths.clear()
         self._lengths[key] = (part, length)
@@ -115,11 +114,11 @@ class ResponseEncoder:
 
     def encode_length(self, length: int) -> bytes:
         """Encode a Content-Length that the application left to us."""
-        return self._hpack.encode([(b"content-length", b"%d" % length)])
+        return encode_fields([(b"content-length", b"%d" % length)])
 
     def encode_plain(self, status: int, fields: Fields, *, defaults: bool = True) -> bytes:
         """Encode a head of the server's own, or an interim one: fields that are right already, in lower case."""
-        return self._statuses[status] + self._hpack.encode(fields) + (self._defaults if defaults else b"")
+        return self._statuses[status] + encode_fields(fields) + (self._defaults if defaults else b"")
 
     def encode_upgrade(self, fields: Fields) -> bytes:
         """Encode the head that opens a tunnel: 200, with the application's fields (RFC 8441 §5)."""
@@ -127,12 +126,12 @@ class ResponseEncoder:
         said = {name for name, _ in lowered}
         date = b"" if b"date" in said else self._date
         server = b"" if b"server" in said else self._server
-        return self._statuses[200] + self._hpack.encode(lowered) + date + server
+        return self._statuses[200] + encode_fields(lowered) + date + server
 
     def encode_interim(self, status: int, headers: Iterable[Iterable[bytes]]) -> bytes:
         """Encode a 1xx response. Raises `InvalidMessage`."""
         fields = [(lower, value.strip(b" \t")) for lower, _, value in check_fields(headers) if lower not in CONNECTION_FIELDS]
-        return self._statuses[status] + self._hpack.encode(fields)
+        return self._statuses[status] + encode_fields(fields)
 
     def encode_trailers(self, headers: Iterable[Iterable[bytes]]) -> bytes:
         """Encode trailer fields. Raises `InvalidMessage`."""
@@ -141,4 +140,4 @@ class ResponseEncoder:
             if lower in FORBIDDEN_TRAILERS:  # RFC 9110 §6.5.1: what frames, routes or steers comes before the content
                 raise InvalidMessage(f"no trailer section may hold {name!r}")
             fields.append((lower, value.strip(b" \t")))
-        return self._hpack.encode(fields)
+        return encode_fields(fields)

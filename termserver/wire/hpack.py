@@ -5,9 +5,9 @@ is four fifths of the work, are remembered. It says whether a block changed the 
 until another one does (`fieldlist.py` makes use of that). What a block may cost is bounded before it is spent: integers in length, the
 header list in bytes and fields.
 
-Outwards nothing is ever put into the table: `HeaderEncoder` writes literals whose names the static table has, so an encoded field is the
-same bytes for every connection, and those of fields that come again are kept. The table of the peer's decoder is declared empty once, which
-no setting of the peer's can contradict (RFC 7541 §4.2). benchmarks/micro/header_block.py guards both.
+Outwards nothing is ever put into the table: fields are literals whose names the static table has, so an encoded field is the same bytes for
+every connection, and `h2response.py` keeps those that come again. The table of the peer's decoder is declared empty once, which no setting of
+the peer's can contradict (RFC 7541 §4.2). benchmarks/micro/header_block.py guards both.
 """
 
 from collections.abc import Iterable
@@ -38,8 +38,6 @@ _LARGEST_SHIFT: Final = 28  # an integer of more than five bytes is none that we
 _KEPT_STRINGS: Final = 4_096
 _KEPT_STRING_SIZE: Final = 128
 _PATIENCE: Final = 4  # a list this many times over its limits is an attack, not a mistake (spec limits L4)
-_ENCODED: Final = 1_024
-_ENCODED_SIZE: Final = 256
 
 _ENTRY_OVERHEAD: Final = 32  # bytes that an entry counts beside its strings (RFC 7541 §4.1)
 _NO_LIMIT: Final = 1 << 62
@@ -177,34 +175,16 @@ def _read_integer(block: bytes, position: int, value: int) -> tuple[int, int]:
             raise CompressionError("an integer of more than five bytes")
 
 
-class HeaderEncoder:
-    """The encoder of a worker: what it writes depends on no connection."""
+def encode_status(status: int) -> bytes:
+    """Encode `:status`."""
+    value = b"%d" % status
+    index = _STATUS_INDEX.get(value)
+    return bytes((_INDEXED | index,)) if index is not None else b"\x08\x03" + value
 
-    __slots__ = ("_known",)
 
-    def __init__(self) -> None:
-        """Keep nothing yet."""
-        self._known: dict[tuple[bytes, bytes], bytes] = {}
-
-    def encode_status(self, status: int) -> bytes:
-        """Encode `:status`."""
-        value = b"%d" % status
-        index = _STATUS_INDEX.get(value)
-        return bytes((_INDEXED | index,)) if index is not None else b"\x08\x03" + value
-
-    def encode(self, fields: Iterable[tuple[bytes, bytes]], *, keep: bool = False) -> bytes:
-        """Encode fields whose names are in lower case. `keep`: they are no secrets, and come again."""
-        known, parts = self._known, []
-        for field in fields:
-            part = known.get(field)
-            if part is None:
-                part = _encode_literal(*field)
-                if keep and len(part) <= _ENCODED_SIZE:
-                    if len(known) >= _ENCODED:
-                        known.clear()
-                    known[field] = part
-            parts.append(part)
-        return b"".join(parts)
+def encode_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Encode fields whose names are in lower case."""
+    return b"".join([_encode_literal(name, value) for name, value in fields])
 
 
 def _encode_literal(name: bytes, value: bytes) -> bytes:
