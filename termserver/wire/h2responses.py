@@ -14,7 +14,7 @@ from termserver.wire.events import Fields, Rejected
 from termserver.wire.fields import NO_BODY, REASONS
 from termserver.wire.h2response import ResponseEncoder
 from termserver.wire.h2table import StreamTable
-from termserver.wire.streams import W_BODY, W_DONE, W_FIRST, W_START, W_TRAILERS, Stream
+from termserver.wire.streams import W_BODY, W_DONE, W_DROPPED, W_FIRST, W_START, W_TRAILERS, Stream
 
 _BODIES: Final = {status: reason + b"\n" for status, reason in REASONS.items()}
 _NO_FIELDS: Final[Fields] = []
@@ -39,8 +39,10 @@ class Responses:
         if found.writing is not W_START:
             raise UnexpectedMessage("http.response.start", "http.response.body")
         found.block, found.length = self._encoder.encode(status, headers)
-        if found.is_head or status in NO_BODY:
+        if found.is_head:
             found.has_body = False
+        if status in NO_BODY:
+            found.has_body = found.is_head = False  # not even the length of one
         found.trailers = trailers
         found.writing = W_FIRST
 
@@ -56,6 +58,8 @@ class Responses:
                 return
             if self._begin(found, data, more=more):
                 return
+        elif found.writing is W_DROPPED:
+            return
         elif found.writing is not W_BODY:
             raise UnexpectedMessage("http.response.body", "nothing: the response is complete")
         if found.left is not None:
@@ -83,7 +87,7 @@ class Responses:
             block += self._encoder.encode_length(len(data))  # of a HEAD, what a GET would have had
         ended = not stream.has_body or (whole and not data and not stream.length)
         stream.left = stream.length if stream.has_body else None
-        stream.writing = W_DONE if ended else W_BODY
+        stream.writing = W_DROPPED if not stream.has_body else W_DONE if ended else W_BODY
         if self._sender.send_head(stream, block, ended=ended) and ended:
             self._table.complete(stream)
         return ended
@@ -104,7 +108,7 @@ class Responses:
     def trailers(self, stream: int, headers: Iterable[Iterable[bytes]], *, more: bool) -> None:
         """Write trailer fields; `more=False` ends the response. A client that did not ask for them gets none (RFC 9110 §6.5.1)."""
         found = self._table.streams.get(stream)
-        if found is None:
+        if found is None or found.writing is W_DROPPED:
             return
         if found.writing is not W_TRAILERS:
             raise UnexpectedMessage("http.response.trailers", "http.response.body")
@@ -142,10 +146,13 @@ class Responses:
         self._sender.send_head(found, self._encoder.encode_upgrade(headers))
 
     def reject(self, stream: int, status: int, reason: str, headers: Fields = _NO_FIELDS) -> Rejected:
-        """Answer with an error of the server's own, unless a response has begun: then cut that one."""
+        """Answer with an error of the server's own, unless a response has begun: then cut that one. The request's body is not wanted."""
         found = self._table.streams.get(stream)
         if found is None:
             return Rejected(status, reason)
+        if found.inbound is not None:
+            found.inbound.unwanted = True
+            self._table.return_window(found.inbound)
         if found.writing is W_START or found.writing is W_FIRST:
             body = _BODIES[status]
             extra = [(b"retry-after", b"1")] if status == 503 and not headers else headers  # noqa: PLR2004 - as HTTP/1 does

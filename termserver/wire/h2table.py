@@ -112,8 +112,12 @@ class StreamTable:
         if inbound is None or not size:  # its window was given back when it ended
             return
         inbound.held -= size
-        inbound.taken += size
+        self.reopen(stream, inbound, size)
+
+    def reopen(self, stream: int, inbound: Inbound, size: int) -> None:
+        """Give back a part of both windows, the stream's once it is worth a frame."""
         self.credit(size)
+        inbound.taken += size
         if inbound.taken > self.stream_window >> 1:
             self.sender.say(frames.window_update(stream, inbound.taken))
             inbound.window += inbound.taken

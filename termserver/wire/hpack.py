@@ -5,9 +5,9 @@ is four fifths of the work, are remembered. It says whether a block changed the 
 until another one does (`fieldlist.py` makes use of that). What a block may cost is bounded before it is spent: integers in length, the
 header list in bytes and fields.
 
-Outwards nothing is ever put into the table: fields are literals whose names the static table has, so an encoded field is the same bytes for
-every connection, and `h2response.py` keeps those that come again. The table of the peer's decoder is declared empty once, which no setting of
-the peer's can contradict (RFC 7541 §4.2). benchmarks/micro/header_block.py guards both.
+Outwards nothing is ever put into the table: fields are literals whose names the static table has, so an encoded field is the same bytes
+for every connection, and `h2response.py` keeps those that come again. The table of the peer's decoder is declared empty once, which no
+setting of the peer's can contradict (RFC 7541 §4.2). benchmarks/micro/header_block.py guards both.
 """
 
 from collections.abc import Iterable

@@ -1,13 +1,12 @@
 """HTTP/2, server side (RFC 9113). No I/O.
 
 Bytes go in through `receive`, which answers with events; commands, each naming its stream, append to the output, handed out by `output`.
-A frame is judged by its header alone before its payload is awaited, so nothing is held but a part of one frame (16 KiB), a header block
-(32 KiB) and what flow control let the client send. The window a body used up is given back as the application takes the bytes.
+`h2reader.py` gives the frames, this module says what they mean: the heads of requests are `h2head.py`'s, those of responses
+`h2response.py`'s; `h2table.py` knows the streams, `h2responses.py` what is said on them, `streams.py` sends. Nothing is held but what a
+limit counts, and what flow control let the client send: the window a body used up is given back as the application takes the bytes.
 
 The peer's faults have two sizes (RFC 9113 §5.4): `StreamFault` ends a stream and is counted, `ConnectionFault` ends everything, with a
-GOAWAY that says why. What costs us and moves no request forward is counted as well (`floods.py`). The heads of requests are `h2head.py`'s,
-those of responses `h2response.py`'s; `h2table.py` knows the
-streams, `h2responses.py` what is said on them, `streams.py` sends.
+GOAWAY that says why. What costs us and moves no request forward is counted as well (`floods.py`).
 
 The h2 package was rejected as the engine: 82 µs a request, a frame of 16 MiB is buffered before its length is looked at, floods are not
 counted. Its names for errors and settings are used, and its client is the tests' second opinion.
@@ -26,6 +25,7 @@ from termserver.wire.events import Aborted, Body, Ending, Event, Fault, Trailers
 from termserver.wire.floods import FloodError, Floods
 from termserver.wire.h2faults import ConnectionFault, StreamFault
 from termserver.wire.h2head import Head, HeadReader, MalformedError, read_priority
+from termserver.wire.h2reader import FrameReader, check_dependency, unpad
 from termserver.wire.h2responses import Responses
 from termserver.wire.h2table import StreamTable
 from termserver.wire.h2terms import UNLIMITED, Http2Terms
@@ -42,6 +42,9 @@ _SMALL: Final = 256  # bytes from which a DATA frame is not too small (spec limi
 _DRAIN_PING: Final = b"draining"  # when the client answers it, the first GOAWAY is with it too
 
 
+_SWITCHES: Final = frozenset({SettingCodes.ENABLE_PUSH, SettingCodes.ENABLE_CONNECT_PROTOCOL, frames.NO_RFC7540_PRIORITIES})
+
+
 class _Draining(Enum):
     NO = auto()
     ANNOUNCED = auto()  # the client was told to open no more streams; those on their way are served
@@ -51,32 +54,17 @@ class _Draining(Enum):
 NOT_DRAINING, ANNOUNCED, FINAL = _Draining
 
 
-class _Block:
-    """A header block that comes in several frames."""
-
-    __slots__ = ("continuations", "data", "ended", "stream")
-
-    def __init__(self, stream: int, data: bytes, *, ended: bool) -> None:
-        self.stream = stream
-        self.data = data
-        self.ended = ended
-        self.continuations = 0
-
-
 class Http2:
     """One connection. Satisfies `Responder`."""
 
     __slots__ = (
-        "_block",
         "_draining",
         "_events",
         "_floods",
-        "_greeted",
         "_heads",
-        "_held",
-        "_needed",
         "_now",
         "_priorities",
+        "_reader",
         "_table",
         "_terms",
         "_window_updates",
@@ -110,13 +98,10 @@ class Http2:
         self.reject, self.reset, self.consumed = responses.reject, responses.reset, table.consumed
         self._heads = HeadReader(terms.rules, limits)
         self._floods = Floods(terms.floods)
+        self._reader = FrameReader(limits, self._floods)
         self._draining = NOT_DRAINING
         self._events: list[Event] = []
         self._now = 0.0
-        self._greeted = 0  # bytes of the preface that came, or UNLIMITED once a SETTINGS frame followed it
-        self._held = bytearray()  # a part of a frame
-        self._needed = 0  # bytes that it will have
-        self._block: _Block | None = None
         self._priorities: dict[int, int] = {}  # urgencies of streams that are not open yet
         self._window_updates = 0
         self.sender.say(terms.greeting + table.first_update)
@@ -139,17 +124,10 @@ class Http2:
         if self.ending is not OPEN:
             return events
         self._now = now
-        held = self._held
-        if held:
-            held += data
-            if len(held) < self._needed:
-                return events
-            data = bytes(held)
-            held.clear()
+        take = self._take_frame
         try:
-            position = self._read_frames(data, self._read_preface(data) if self._greeted < len(frames.PREFACE) else 0)
-            if position < len(data):
-                held += data[position:]
+            for frame in self._reader.read(data, now):
+                take(*frame)
         except ConnectionFault as error:
             self._fail(error.code, error.reason)
         except FloodError as error:
@@ -162,64 +140,21 @@ class Http2:
             self._stop(RESET, "the client does not read what it sets off")
         return events
 
-    def _read_preface(self, data: bytes) -> int:
-        size = min(len(data), len(frames.PREFACE))
-        if data[:size] != frames.PREFACE[:size]:
-            raise ConnectionFault(PROTOCOL_ERROR, "not the preface of HTTP/2")
-        if size < len(frames.PREFACE):
-            self._needed = len(frames.PREFACE)
-            return 0
-        self._greeted = size
-        return size
-
-    def _read_frames(self, data: bytes, position: int) -> int:
-        """Read every whole frame; answer where the rest begins."""
-        size = len(data)
-        if self._greeted < len(frames.PREFACE):
-            return position
-        unpack, readers = frames.HEAD.unpack_from, self._readers
-        while size - position >= frames.HEAD_SIZE:
-            word, flags, number = unpack(data, position)
-            length, kind = word >> 8, word & 0xFF
-            if length > frames.FRAME_SIZE:  # known at byte 9: not a byte of it is awaited (spec attacks C7)
-                raise ConnectionFault(FRAME_SIZE_ERROR, f"a frame of {length} bytes")
-            end = position + frames.HEAD_SIZE + length
-            if end > size:
-                self._needed = end - position
-                return position
-            payload = data[position + frames.HEAD_SIZE : end]
-            position = end
-            number &= frames.LAST_STREAM
-            if self._greeted is not UNLIMITED or self._block is not None:
-                self._check_order(kind, flags, number)
-            if kind in _SHAPES:
-                _check_shape(kind, number, length)
-            try:
-                readers.get(kind, Http2._read_unknown)(self, flags, number, payload)
-            except StreamFault as error:
-                self._break(error)
-        self._needed = frames.HEAD_SIZE
-        return position
-
-    def _check_order(self, kind: int, flags: int, number: int) -> None:
-        """Settings come first (RFC 9113 §3.4), and nothing comes between the frames of a header block (§4.3)."""
-        if self._greeted is not UNLIMITED:
-            if kind != frames.SETTINGS or flags & frames.ACK:
-                raise ConnectionFault(PROTOCOL_ERROR, "the preface is not followed by SETTINGS")
-            self._greeted = UNLIMITED
-        if self._block is not None and (kind != frames.CONTINUATION or number != self._block.stream):
-            raise ConnectionFault(PROTOCOL_ERROR, "a header block is interrupted")
+    def _take_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        try:
+            self._readers.get(kind, Http2._read_unknown)(self, flags, number, payload)
+        except StreamFault as error:
+            self._break(error)
 
     @property
     def greeted(self) -> bool:
         """Whether the client has sent its preface and its settings."""
-        return self._greeted is UNLIMITED
+        return self._reader.greeted
 
     @property
     def in_head(self) -> bool:
         """Whether a part of a head, or of a frame that might be one, is here."""
-        held = self._held
-        return self._block is not None or (bool(held) and (len(held) < frames.HEAD_SIZE or held[3] != frames.DATA))
+        return self._reader.in_head
 
     def adopt(self, settings: bytes, *, is_head: bool) -> None:
         """Take over an HTTP/1 request as stream 1, with the settings that came with it (RFC 7540 §3.2)."""
@@ -236,44 +171,11 @@ class Http2:
 
     # ------------------------------------------------------------------ heads
 
-    def _read_headers(self, flags: int, number: int, payload: bytes) -> None:
+    def _read_headers(self, flags: int, number: int, block: bytes) -> None:
+        """Take a whole header block: a request's, or a trailer section."""
         if not number:
             raise ConnectionFault(PROTOCOL_ERROR, "HEADERS on stream 0")
-        if flags & frames.PADDED:
-            payload = _unpad(payload)
-        if flags & frames.WITH_PRIORITY:
-            if len(payload) < 5:  # noqa: PLR2004 - RFC 9113 §6.2
-                raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            if int.from_bytes(payload[:4], "big") & frames.LAST_STREAM == number:
-                raise ConnectionFault(PROTOCOL_ERROR, "a stream that depends on itself")
-            payload = payload[5:]
-        if flags & frames.END_HEADERS:
-            self._take_block(number, payload, ended=bool(flags & frames.END_STREAM))
-            return
-        if not payload and not flags & frames.END_STREAM:
-            self._count(flood.EMPTY)
-        self._block = _Block(number, payload, ended=bool(flags & frames.END_STREAM))
-
-    def _read_continuation(self, flags: int, number: int, payload: bytes) -> None:
-        block = self._block
-        if block is None:
-            raise ConnectionFault(PROTOCOL_ERROR, "CONTINUATION of nothing")
-        self._count(flood.OVERHEAD)
-        if not payload and not flags & frames.END_HEADERS:
-            self._count(flood.EMPTY)
-        block.continuations += 1
-        block.data += payload
-        limits = self._terms.limits
-        if limits.http2_continuations and block.continuations > limits.http2_continuations:
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block in too many frames")
-        if limits.http2_header_block and len(block.data) > limits.http2_header_block:
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block too large")
-        if flags & frames.END_HEADERS:
-            self._block = None
-            self._take_block(number, block.data, ended=block.ended)
-
-    def _take_block(self, number: int, block: bytes, *, ended: bool) -> None:
-        """Take a whole header block: a request's, or a trailer section."""
+        ended = bool(flags & frames.END_STREAM)
         if number > self._table.last:
             self._open(number, block, ended=ended)
             return
@@ -285,6 +187,9 @@ class Http2:
         elif stream.inbound is None:  # spec attacks C2
             self._heads.decode(block)
             raise StreamFault(number, STREAM_CLOSED, "HEADERS after the end of the stream")
+        elif stream.inbound.unwanted:
+            self._heads.decode(block)
+            self._drop(stream, ended=ended)
         else:
             self._take_trailers(stream, stream.inbound, block, ended=ended)
 
@@ -376,14 +281,23 @@ class Http2:
         if inbound.window < 0:
             self._table.credit(size)
             raise StreamFault(number, FLOW_CONTROL_ERROR, "more than the stream's window")
+        if inbound.unwanted:
+            self._table.credit(size)
+            self._drop(stream, ended=bool(flags & frames.END_STREAM))
+            return
         if flags & frames.PADDED:
-            payload = _unpad(payload)
+            payload = unpad(payload)
             padding = size - len(payload)
             size -= padding
-            inbound.taken += padding
-            self._table.credit(padding)
+            self._table.reopen(number, inbound, padding)
         inbound.held += size
         self._take_data(stream, inbound, payload, size, ended=bool(flags & frames.END_STREAM))
+
+    def _drop(self, stream: Stream, *, ended: bool) -> None:
+        """Pass over what comes of a request that was answered already: the answer still waits."""
+        self._count(flood.OVERHEAD)
+        if ended:
+            stream.inbound = None
 
     def _refuse_data(self, number: int, size: int) -> None:
         """Ignore what comes late, refuse what comes where nothing may come."""
@@ -426,8 +340,7 @@ class Http2:
 
     def _read_priority(self, _flags: int, number: int, payload: bytes) -> None:
         """Check it and ignore it: there is no priority tree (RFC 9113 §5.3.2)."""
-        if int.from_bytes(payload[:4], "big") & frames.LAST_STREAM == number:
-            raise ConnectionFault(PROTOCOL_ERROR, "a stream that depends on itself")
+        check_dependency(payload, number)
         self._count(flood.OVERHEAD)
         self._count(flood.PRIORITY)
 
@@ -551,7 +464,6 @@ class Http2:
         frames.PING: _read_ping,
         frames.GOAWAY: _read_goaway,
         frames.WINDOW_UPDATE: _read_window_update,
-        frames.CONTINUATION: _read_continuation,
         frames.PRIORITY_UPDATE: _read_priority_update,
     }
 
@@ -572,8 +484,7 @@ class Http2:
         self._events += [Aborted(number, reason) for number in self.streams]
         self._events.append(Fault(0, code, reason))
         self._table.clear()
-        self._held.clear()
-        self._block = None
+        self._reader.clear()
         self._table.ending = ending
 
     def end_of_input(self) -> list[Event]:
@@ -628,34 +539,3 @@ class Http2:
         for stream in sender.pump():
             self._table.complete(stream)
         return sender.output()
-
-
-def _unpad(payload: bytes) -> bytes:
-    """Take the padding off (RFC 9113 §6.1)."""
-    if not payload:
-        raise ConnectionFault(FRAME_SIZE_ERROR, "a padded frame without a length of its padding")
-    padding = payload[0]
-    if padding >= len(payload):
-        raise ConnectionFault(PROTOCOL_ERROR, "more padding than there is payload")
-    return payload[1 : len(payload) - padding]
-
-
-_SWITCHES: Final = frozenset({SettingCodes.ENABLE_PUSH, SettingCodes.ENABLE_CONNECT_PROTOCOL, frames.NO_RFC7540_PRIORITIES})
-# Frames that are about the connection or a stream, and the sizes they may have (RFC 9113 §6, RFC 9218 §7.1).
-_SHAPES: Final = {
-    frames.PRIORITY: ("PRIORITY", True, 5, 5),
-    frames.RST_STREAM: ("RST_STREAM", True, 4, 4),
-    frames.SETTINGS: ("SETTINGS", False, 0, frames.FRAME_SIZE),
-    frames.PING: ("PING", False, 8, 8),
-    frames.GOAWAY: ("GOAWAY", False, 8, frames.FRAME_SIZE),
-    frames.WINDOW_UPDATE: ("WINDOW_UPDATE", None, 4, 4),
-    frames.PRIORITY_UPDATE: ("PRIORITY_UPDATE", False, 4, frames.FRAME_SIZE),
-}
-
-
-def _check_shape(kind: int, number: int, size: int) -> None:
-    name, on_stream, least, most = _SHAPES[kind]
-    if on_stream is not None and bool(number) is not on_stream:
-        raise ConnectionFault(PROTOCOL_ERROR, f"{name} on stream {number}")
-    if not least <= size <= most:
-        raise ConnectionFault(FRAME_SIZE_ERROR, f"{name} of {size} bytes")

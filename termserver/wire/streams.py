@@ -31,10 +31,11 @@ class Writing(Enum):
     FIRST = auto()  # the head is held back until the first body bytes
     BODY = auto()
     TRAILERS = auto()
+    DROPPED = auto()  # the head was all, whatever is still said (RFC 9110 §6.4.1)
     DONE = auto()
 
 
-W_START, W_FIRST, W_BODY, W_TRAILERS, W_DONE = Writing
+W_START, W_FIRST, W_BODY, W_TRAILERS, W_DROPPED, W_DONE = Writing
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Inbound:
     received: int = 0
     held: int = 0  # handed out, and not yet taken by the application
     taken: int = 0  # taken, and not yet given back to the client's window
+    unwanted: bool = False  # the request was answered in the application's place: what still comes is dropped
 
 
 @dataclass(slots=True)

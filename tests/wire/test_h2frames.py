@@ -1,5 +1,7 @@
 """HTTP/2 frames as a server writes them: RFC 9113 §4.1, §4.3, §6."""
 
+import base64
+
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
@@ -102,3 +104,33 @@ def test_rfc9113_6_8_goaway() -> None:
 def test_rfc9113_6_9_window_update(stream: int) -> None:
     frame = theirs(f.window_update(stream, f.LARGEST_WINDOW))
     assert (frame.stream_id, frame.window_increment) == (stream, f.LARGEST_WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("value", "payload"),
+    [
+        (b"", b""),
+        (b"AAMAAABkAAQAoAAAAAIAAAAA", bytes.fromhex("0003 00000064 0004 00a00000 0002 00000000")),  # what curl says
+        (b"AAQAAP__", bytes.fromhex("0004 0000ffff")),
+        (b"AAQAAP--", bytes.fromhex("0004 0000ffbe")),
+        (b"AAQAAP//", None),  # base64, but not base64url
+        (b"AAQAAP+-", None),
+        (b"AAQAAP__=", None),
+        (b"AAQAAP_", None),
+        (b"AAQAAP_ ", None),
+        (b"AAQA AP__", None),
+        (b"AAQAAA", None),  # four bytes
+        (b"AAQAAP__A", None),  # a rest of six bits
+        (b"AAQAAP__AA", None),
+        ("AAQAAPé".encode(), None),
+        (b"AAQAAP__\n", None),
+    ],
+)
+def test_rfc7540_3_2_1_the_settings_in_a_field(value: bytes, payload: bytes | None) -> None:
+    assert f.decode_settings(value) == payload
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_rfc7540_3_2_1_any_settings_go_through_a_field(size: int) -> None:
+    payload = bytes(range(250, 250 - 6 * size, -1))
+    assert f.decode_settings(base64.urlsafe_b64encode(payload).rstrip(b"=")) == payload

@@ -4,8 +4,8 @@ Every test with `way` is run with the bytes whole, one by one and in sevens: wha
 may not do is in `test_http2_attacks.py`.
 """
 
-import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import pytest
 from h2.config import H2Configuration
@@ -13,7 +13,8 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 from h2.settings import SettingCodes
-from hypothesis import given, settings as laws
+from hypothesis import given
+from hypothesis import settings as laws
 from hypothesis import strategies as st
 
 from termserver.errors import InvalidMessage, UnexpectedMessage
@@ -58,7 +59,6 @@ TE = (b"te", b"trailers")
 EXPECT = (b"expect", b"100-continue")
 DRAIN_PING = Sent(f.PING, 0, 0, b"draining")
 ACK = Sent(f.SETTINGS, f.ACK, 0)
-KIB = 1_024
 
 every_way = pytest.mark.parametrize("way", WAYS)
 
@@ -148,7 +148,11 @@ def test_rfc9113_3_4_settings_are_the_first_thing_each_side_says(way: str) -> No
 @pytest.mark.parametrize(
     ("limits", "expected", "opened"),
     [
-        ({"http2_streams": 0, "header_bytes": 0}, {SettingCodes.MAX_CONCURRENT_STREAMS: None, SettingCodes.MAX_HEADER_LIST_SIZE: None}, 983_041),
+        (
+            {"http2_streams": 0, "header_bytes": 0},
+            {SettingCodes.MAX_CONCURRENT_STREAMS: None, SettingCodes.MAX_HEADER_LIST_SIZE: None},
+            983_041,
+        ),
         ({"body_buffer": 0}, {INITIAL_WINDOW_SIZE: LARGEST}, 983_041),
         ({"body_buffer": 1}, {INITIAL_WINDOW_SIZE: 1}, 983_041),
         ({"http2_window": 0}, {}, LARGEST - 65_535),
@@ -226,7 +230,7 @@ def test_rfc9113_4_2_a_frame_that_is_too_large_is_known_at_byte_9(kind: int, str
         assert client.engine.ending is Ending.OPEN
     client.send(bytes((stream,)))
     assert client.goaways == [(LAST, FRAME_SIZE_ERROR)]
-    assert len(client.engine._held) == 0
+    assert len(client.engine._reader._held) == 0
 
 
 @every_way
@@ -244,9 +248,9 @@ def test_rfc9113_4_2_nothing_but_a_part_of_a_frame_is_held() -> None:
     whole = data(1, b"x" * 16_384)
     for i in range(0, len(whole) - 1, 1_000):
         client.send(whole[i : min(i + 1_000, len(whole) - 1)])
-        assert len(client.engine._held) == min(i + 1_000, len(whole) - 1)
+        assert len(client.engine._reader._held) == min(i + 1_000, len(whole) - 1)
     client.send(whole[-1:])
-    assert len(client.engine._held) == 0
+    assert len(client.engine._reader._held) == 0
 
 
 @every_way
@@ -664,7 +668,9 @@ def breaks_stream(scene: Callable[[str], Client], data: bytes, stream: int, code
         pytest.param(headers(OPEN, [(b"A", b"b")]), OPEN, PROTOCOL_ERROR, id="an upper case trailer"),
         pytest.param(headers(OPEN, [(b"content-length", b"0")]), OPEN, PROTOCOL_ERROR, id="a forbidden trailer"),
         pytest.param(headers(OPEN, [(b"a", b"\n")]), OPEN, PROTOCOL_ERROR, id="a trailer with a line end"),
-        pytest.param(b"".join(data(OPEN, bytes(16_384)) for _ in range(4)) + data(OPEN, b"x"), OPEN, FLOW_CONTROL_ERROR, id="over the window"),
+        pytest.param(
+            b"".join(data(OPEN, bytes(16_384)) for _ in range(4)) + data(OPEN, b"x"), OPEN, FLOW_CONTROL_ERROR, id="over the window"
+        ),
         pytest.param(
             b"".join(data(OPEN, bytes(16_384)) for _ in range(4)) + data(OPEN, padding=0), OPEN, FLOW_CONTROL_ERROR, id="padding counts"
         ),
@@ -907,11 +913,11 @@ def test_rfc9113_6_9_1_padding_counts_and_is_given_back(way: str) -> None:
 def test_rfc9113_6_9_1_padding_alone_does_not_shut_a_stream_for_ever(way: str) -> None:
     client = Client(way)
     client.send(post(1))
-    for _ in range(400):
+    for _ in range(255):  # of 256 bytes each: all that the window has room for
         client.send(data(1, padding=255))
         client.now += 1.0
     assert client.resets == client.goaways == []
-    assert client.opened(1) > 0
+    assert client.opened(1) > 0  # else there is nothing that the application could take, and nothing that the client could send
 
 
 @every_way
@@ -1041,7 +1047,9 @@ def test_a_response_in_chunks(way: str, parts: list[bytes], declared: bool) -> N
 
 @pytest.mark.parametrize("blocked", [False, True])
 @pytest.mark.parametrize("parts", [[b""], [b"body"], [b"bo", b"dy"], [b"", b"body", b""]], ids=str)
-@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"HEAD", 404), (b"GET", 204), (b"GET", 304), (b"HEAD", 204), (b"HEAD", 304)])
+@pytest.mark.parametrize(
+    ("method", "status"), [(b"HEAD", 200), (b"HEAD", 404), (b"GET", 204), (b"GET", 304), (b"HEAD", 204), (b"HEAD", 304)]
+)
 @pytest.mark.parametrize("declared", [False, True])
 @pytest.mark.parametrize("trailers", [False, True])
 def test_b10_rfc9110_6_4_1_no_body_whatever_the_application_writes(
@@ -1483,16 +1491,15 @@ def test_close(way: str) -> None:
 def test_rfc9113_6_9_what_does_not_fit_waits_and_arrives_in_order(way: str, first: int, size: int) -> None:
     client = Client(way)
     client.send(settings((4, first)), get(1), get(3, TE))
-    body = random.Random(size).randbytes(size)
+    body = (bytes(range(251)) * (size // 251 + 1))[:size]
     client.respond(1, body)
+    assert len(client.answer(1).body) == min(size, first)
+    assert client.engine.unsent(1) == size - min(size, first)
     client.engine.start(3, 200, [], trailers=True)
     for start in range(0, size, 10_000):
         client.engine.write(3, body[start : start + 10_000], True)
     client.engine.write(3, b"", False)
     client.engine.trailers(3, [(b"a", b"b")], more=False)
-    client.take()
-    assert len(client.answer(1).body) == min(size, first, 65_535)
-    assert client.engine.unsent(1) == size - len(client.answer(1).body)
     client.send(settings((4, 65_535)))
     while client.engine.streams:
         client.send(*[window(stream, 40_000) for stream in (0, 1, 3)])
@@ -1951,6 +1958,78 @@ def test_rfc8441_5_a_tunnel_has_no_trailers() -> None:
     breaks_stream(scene, headers(1, [(b"a", b"b")]), 1, PROTOCOL_ERROR)
 
 
+# ---------------------------------------------------------------------- RFC 7540, 3.2: from HTTP/1
+
+
+def adopted(way: str = "whole", *values: tuple[int, int], is_head: bool = False) -> Client:
+    """Make a client whose first request came by HTTP/1, and that says hello after it."""
+    client = Client(way, greet=False)
+    client.engine.adopt(f.settings(values)[9:], is_head=is_head)
+    return client
+
+
+@every_way
+def test_rfc7540_3_2_the_request_is_stream_1(way: str) -> None:
+    client = adopted(way)
+    assert (client.events, client.requests, client.engine.opened) == ([], [], 1)
+    client.respond(1, b"before the preface")
+    assert (client.answer(1).body, client.answer(1).ended, client.answer(1).code) == (b"before the preface", True, None)
+    assert [each.kind for each in client.sent] == [f.SETTINGS, f.WINDOW_UPDATE, f.HEADERS, f.DATA]
+    client.send(HELLO, f.SETTINGS_ACK)
+    assert client.works
+
+
+@every_way
+def test_rfc7540_3_2_its_settings_are_the_clients(way: str) -> None:
+    client = adopted(way, (4, 5), (3, 7), (0xFFFF, 1))
+    client.respond(1, b"hello, you")
+    assert client.answer(1).body == b"hello"
+    client.send(f.PREFACE, settings((4, 10)))
+    assert (client.answer(1).body, client.answer(1).ended) == (b"hello, you", True)
+
+
+@every_way
+def test_rfc7540_3_2_head(way: str) -> None:
+    client = adopted(way, is_head=True)
+    client.respond(1, b"hello", length=False)
+    assert (client.answer(1).body, client.answer(1).ended, client.answer(1).field(b"content-length")) == (b"", True, [b"5"])
+
+
+@pytest.mark.parametrize(("value", "code"), [((4, 1 << 31), FLOW_CONTROL_ERROR), ((5, 1), PROTOCOL_ERROR), ((2, 2), PROTOCOL_ERROR)])
+def test_rfc7540_3_2_settings_that_may_not_be(value: tuple[int, int], code: int) -> None:
+    client = adopted("whole", value)
+    assert (client.goaways, client.engine.ending, client.engine.streams) == ([(0, code)], Ending.LINGER, {})
+    assert client.send(HELLO) == []
+
+
+@every_way
+@pytest.mark.parametrize("late", [data(1, b"x"), data(1, ended=True), get(1), headers(1, [(b"a", b"b")])])
+def test_rfc7540_3_2_the_request_is_whole(way: str, late: bytes) -> None:
+    client = adopted(way)
+    client.send(HELLO, late)
+    assert client.resets == [(1, STREAM_CLOSED)]
+    assert client.works
+
+
+@every_way
+def test_rfc7540_3_2_the_next_stream_is_3(way: str) -> None:
+    client = adopted(way)
+    client.send(HELLO, get(3))
+    client.respond(1)
+    client.respond(3)
+    assert [client.answer(stream).body for stream in (1, 3)] == [b"ok", b"ok"]
+    client.send(get(1))
+    assert client.goaways == [(3, STREAM_CLOSED)]
+
+
+@every_way
+def test_rfc7540_3_2_what_follows_is_the_preface(way: str) -> None:
+    client = adopted(way)
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert client.goaways == [(1, PROTOCOL_ERROR)]
+    assert client.aborted(1)
+
+
 # ---------------------------------------------------------------------- laws
 
 STREAM_NUMBERS = st.sampled_from([0, 1, 1, 1, 2, 3, 3, 5, 7, LARGEST])
@@ -1959,7 +2038,13 @@ SOME_FRAMES = st.one_of(
     st.sampled_from([1, 3, 5, 7]).map(post),
     st.builds(data, STREAM_NUMBERS, st.sampled_from([b"", b"x", bytes(300), bytes(16_384)]), ended=st.booleans()),
     st.builds(data, STREAM_NUMBERS, st.binary(max_size=5), padding=st.integers(0, 255)),
-    st.builds(headers, STREAM_NUMBERS, st.sampled_from([SOME, SOME[:9], b"", b"\xbe", block([(b"a", b"b")])]), ended=st.booleans(), whole=st.booleans()),
+    st.builds(
+        headers,
+        STREAM_NUMBERS,
+        st.sampled_from([SOME, SOME[:9], b"", b"\xbe", block([(b"a", b"b")])]),
+        ended=st.booleans(),
+        whole=st.booleans(),
+    ),
     st.builds(continuation, STREAM_NUMBERS, st.sampled_from([b"", SOME[9:]]), whole=st.booleans()),
     st.builds(reset, STREAM_NUMBERS),
     st.builds(window, STREAM_NUMBERS, st.sampled_from([0, 1, 1_000, LARGEST])),
@@ -1997,10 +2082,8 @@ def play(way: str, steps: list[bytes | tuple[str, int]]) -> tuple[list[Event], b
         if isinstance(step, bytes):
             client.send(step)
         else:
-            try:
+            with suppress(UnexpectedMessage, InvalidMessage):
                 COMMANDS[step[0]](client, step[1])
-            except (UnexpectedMessage, InvalidMessage):
-                pass
         while more := client.engine.output():
             out += more
     client.engine.sender.blocked = False
@@ -2009,7 +2092,7 @@ def play(way: str, steps: list[bytes | tuple[str, int]]) -> tuple[list[Event], b
     for each in read_frames(out):
         reader._read(each)
     if client.engine.ending is Ending.OPEN:
-        assert len(client.engine._held) < 16_384 + 9
+        assert len(client.engine._reader._held) < 16_384 + 9
     return client.events, out, client.engine.ending
 
 
