@@ -7,18 +7,37 @@ passed over, and streams that we ended while the client may still send on them, 
 from typing import Final
 
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
 from termserver.wire import h2frames as frames
 from termserver.wire.events import Ending, Http2Limits
+from termserver.wire.h2faults import ConnectionFault
 from termserver.wire.streams import Inbound, Sender, Stream
 
+PROTOCOL_ERROR, FLOW_CONTROL_ERROR = ErrorCodes.PROTOCOL_ERROR, ErrorCodes.FLOW_CONTROL_ERROR
+
+_SWITCHES: Final = frozenset({SettingCodes.ENABLE_PUSH, SettingCodes.ENABLE_CONNECT_PROTOCOL, frames.NO_RFC7540_PRIORITIES})
 _REMEMBERED: Final = 1_000
 
 
 class StreamTable:
     """The streams of one connection, and the window of all."""
 
-    __slots__ = ("_gaps", "_reset", "_taken", "_window", "ending", "last", "last_is_final", "opened", "sender", "stream_window", "streams")
+    __slots__ = (
+        "_gaps",
+        "_most",
+        "_reset",
+        "_taken",
+        "_window",
+        "ending",
+        "last",
+        "last_is_final",
+        "opened",
+        "priorities",
+        "sender",
+        "stream_window",
+        "streams",
+    )
 
     def __init__(self, limits: Http2Limits) -> None:
         """Open the connection's window (spec limits L31)."""
@@ -30,6 +49,8 @@ class StreamTable:
         self.opened = 0  # streams, in all
         self._gaps: list[range] = []
         self._reset: dict[int, None] = {}
+        self._most = limits.http2_streams or _REMEMBERED
+        self.priorities: dict[int, int] = {}  # urgencies of streams that are not open yet
         self.stream_window = frames.WINDOW  # of a new stream's body
         self._window = min(max(limits.http2_window or frames.LARGEST_WINDOW, frames.WINDOW), frames.LARGEST_WINDOW)
         self._taken = 0
@@ -47,13 +68,23 @@ class StreamTable:
             self._gaps = [*self._gaps[-_REMEMBERED:], range(self.last + 2 - (not self.last), number, 2)]
         self.last = number
 
-    def was_reset(self, number: int) -> bool:
-        """Whether frames of a stream are late ones, to be ignored."""
-        return number in self._reset
+    def judge_late(self, number: int) -> None:
+        """Ignore a frame on a stream that we ended, refuse one on a stream that is closed or was passed over (RFC 9113 §5.1)."""
+        if number in self._reset:
+            return
+        if not number & 1 or any(number in gap for gap in self._gaps):
+            raise ConnectionFault(PROTOCOL_ERROR, "a stream that was never opened")
+        raise ConnectionFault(ErrorCodes.STREAM_CLOSED, "a frame on a closed stream")
 
-    def was_never_opened(self, number: int) -> bool:
-        """Whether a number up to the newest is that of no stream."""
-        return not number & 1 or any(number in gap for gap in self._gaps)
+    def prioritize(self, number: int, urgency: int) -> None:
+        """Take another urgency of a stream that is open, or will be."""
+        stream = self.streams.get(number)
+        if stream is not None:
+            stream.urgency = urgency
+        elif number > self.last:
+            if len(self.priorities) >= self._most:
+                self.priorities.clear()
+            self.priorities[number] = urgency
 
     def end(self, number: int, code: ErrorCodes) -> None:
         """Reset a stream; frames of it that are on their way will be ignored."""
@@ -90,7 +121,7 @@ class StreamTable:
             del self._reset[next(iter(self._reset))]
         self._reset[number] = None
 
-    # ------------------------------------------------------------------ windows of bodies
+    # ------------------------------------------------------------------ windows of bodies, and what else the client sets
 
     def use_window(self, size: int) -> bool:
         """Count bytes that came; False where they are more than the client may send."""
@@ -136,3 +167,19 @@ class StreamTable:
         for stream in self.streams.values():
             if stream.inbound is not None:
                 stream.inbound.window += change
+
+    def apply(self, name: int, value: int) -> None:
+        """Take a setting of the client's (RFC 9113 §6.5.2). Those that bind only who pushes, or who has a table, are not ours."""
+        if name == SettingCodes.INITIAL_WINDOW_SIZE:
+            if value > frames.LARGEST_WINDOW:
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
+            change = value - self.sender.initial_window
+            self.sender.initial_window = value
+            for stream in self.streams.values():
+                if not self.sender.open_stream(stream, change):
+                    raise ConnectionFault(FLOW_CONTROL_ERROR, "a stream's window is too large")
+        elif name == SettingCodes.MAX_FRAME_SIZE:
+            if not frames.FRAME_SIZE <= value < 1 << 24:
+                raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of its range")
+        elif name in _SWITCHES and value > 1:
+            raise ConnectionFault(PROTOCOL_ERROR, "a setting that is neither 0 nor 1")

@@ -17,7 +17,6 @@ from enum import Enum, auto
 from typing import ClassVar, Final
 
 from h2.errors import ErrorCodes
-from h2.settings import SettingCodes
 
 from termserver.wire import floods as flood
 from termserver.wire import h2frames as frames
@@ -42,9 +41,6 @@ _SMALL: Final = 256  # bytes from which a DATA frame is not too small (spec limi
 _DRAIN_PING: Final = b"draining"  # when the client answers it, the first GOAWAY is with it too
 
 
-_SWITCHES: Final = frozenset({SettingCodes.ENABLE_PUSH, SettingCodes.ENABLE_CONNECT_PROTOCOL, frames.NO_RFC7540_PRIORITIES})
-
-
 class _Draining(Enum):
     NO = auto()
     ANNOUNCED = auto()  # the client was told to open no more streams; those on their way are served
@@ -63,7 +59,6 @@ class Http2:
         "_floods",
         "_heads",
         "_now",
-        "_priorities",
         "_reader",
         "_table",
         "_terms",
@@ -102,7 +97,6 @@ class Http2:
         self._draining = NOT_DRAINING
         self._events: list[Event] = []
         self._now = 0.0
-        self._priorities: dict[int, int] = {}  # urgencies of streams that are not open yet
         self._window_updates = 0
         self.sender.say(terms.greeting + table.first_update)
 
@@ -160,7 +154,7 @@ class Http2:
         """Take over an HTTP/1 request as stream 1, with the settings that came with it (RFC 7540 §3.2)."""
         try:
             for name, value in frames.read_settings(settings):
-                self._apply(name, value)
+                self._table.apply(name, value)
         except ConnectionFault as fault:
             self._fail(fault.code, fault.reason)
             return
@@ -183,7 +177,7 @@ class Http2:
         if stream is None:
             self._count(flood.OVERHEAD)
             self._heads.decode(block)
-            self._judge_late(number)
+            self._table.judge_late(number)
         elif stream.inbound is None:  # spec attacks C2
             self._heads.decode(block)
             raise StreamFault(number, STREAM_CLOSED, "HEADERS after the end of the stream")
@@ -192,14 +186,6 @@ class Http2:
             self._drop(stream, ended=ended)
         else:
             self._take_trailers(stream, stream.inbound, block, ended=ended)
-
-    def _judge_late(self, number: int) -> None:
-        """Ignore a frame on a stream that we ended, refuse one on a stream that is closed or was passed over (RFC 9113 §5.1)."""
-        if self._table.was_reset(number):
-            return
-        if self._table.was_never_opened(number):
-            raise ConnectionFault(PROTOCOL_ERROR, "a stream that was never opened")
-        raise ConnectionFault(STREAM_CLOSED, "a frame on a closed stream")
 
     def _open(self, number: int, block: bytes, *, ended: bool) -> None:
         """Open a stream."""
@@ -226,7 +212,7 @@ class Http2:
         else:
             inbound = Inbound(table.stream_window, head.length)
         stream = streams[number] = Stream(number, self.sender.initial_window, inbound, is_head=head.method == "HEAD")
-        if head.takes_trailers or head.expects_continue or head.urgency != stream.urgency or self._priorities:
+        if head.takes_trailers or head.expects_continue or head.urgency != stream.urgency or table.priorities:
             self._set_up(stream, head)
         if head.refusal is not None:
             self._events.append(self.reject(number, *head.refusal))
@@ -241,7 +227,7 @@ class Http2:
         """Note what few requests ask for."""
         stream.takes_trailers = head.takes_trailers
         stream.expects_continue = head.expects_continue
-        stream.urgency = self._priorities.pop(stream.id, head.urgency)
+        stream.urgency = self._table.priorities.pop(stream.id, head.urgency)
 
     def _take_trailers(self, stream: Stream, inbound: Inbound, block: bytes, *, ended: bool) -> None:
         number = stream.id
@@ -307,7 +293,7 @@ class Http2:
         self._count(flood.OVERHEAD)
         if not number or number > self._table.last:
             raise ConnectionFault(PROTOCOL_ERROR, "DATA on a stream that is not open")
-        self._judge_late(number)
+        self._table.judge_late(number)
 
     def _take_data(self, stream: Stream, inbound: Inbound, payload: bytes, size: int, *, ended: bool) -> None:
         """Take bytes of a body that is under way."""
@@ -373,7 +359,7 @@ class Http2:
         if limit and len(values) > limit:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "too many settings")
         for name, value in values:
-            self._apply(name, value)
+            self._table.apply(name, value)
         self.sender.say(frames.SETTINGS_ACK)
 
     def _settle(self) -> None:
@@ -382,22 +368,6 @@ class Http2:
             return
         self.settled = True
         self._table.settle(self._terms.window)
-
-    def _apply(self, name: int, value: int) -> None:
-        """Take a setting of the client's (RFC 9113 §6.5.2). Those that bind only who pushes, or who has a table, are not ours."""
-        if name == SettingCodes.INITIAL_WINDOW_SIZE:
-            if value > frames.LARGEST_WINDOW:
-                raise ConnectionFault(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
-            change = value - self.sender.initial_window
-            self.sender.initial_window = value
-            for stream in self.streams.values():
-                if not self.sender.open_stream(stream, change):
-                    raise ConnectionFault(FLOW_CONTROL_ERROR, "a stream's window is too large")
-        elif name == SettingCodes.MAX_FRAME_SIZE:
-            if not frames.FRAME_SIZE <= value < 1 << 24:
-                raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of its range")
-        elif name in _SWITCHES and value > 1:
-            raise ConnectionFault(PROTOCOL_ERROR, "a setting that is neither 0 nor 1")
 
     def _read_push_promise(self, _flags: int, _number: int, _payload: bytes) -> None:
         raise ConnectionFault(PROTOCOL_ERROR, "PUSH_PROMISE from a client")
@@ -438,14 +408,7 @@ class Http2:
         target = int.from_bytes(payload[:4], "big") & frames.LAST_STREAM
         if not target & 1:
             raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY_UPDATE of a stream that no client has")
-        urgency = read_priority(payload[4:])
-        stream = self.streams.get(target)
-        if stream is not None:
-            stream.urgency = urgency
-        elif target > self._table.last:
-            if len(self._priorities) >= self._terms.streams:
-                self._priorities.clear()
-            self._priorities[target] = urgency
+        self._table.prioritize(target, read_priority(payload[4:]))
 
     def _read_unknown(self, _flags: int, _number: int, _payload: bytes) -> None:
         """Ignore what we do not know (RFC 9113 §5.5)."""
