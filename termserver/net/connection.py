@@ -1,10 +1,9 @@
 """One client's connection: bytes in, bytes out, one flush per turn, backpressure both ways, deadlines.
 
 `dataReceived` is a turn: the engine says what the bytes mean, an exchange per request drives the application, and what the engine has to
-say at
-the end of the turn leaves in one write. A response that ends outside a turn (the application waited) settles the connection the same way.
-The loop over pipelined requests is a loop, not a recursion, and an application's task always starts in the server's context, never in that
-of another request.
+say at the end of the turn leaves in one write. A response that ends outside a turn (the application waited) settles the connection the same
+way. The loop over pipelined requests is a loop, not a recursion, and an application's task always starts in the server's context, never in
+that of another request.
 
 It is a Twisted protocol and runs on any Twisted transport; what only the loop's transports can do (`unsent`, `set_buffer_limits`,
 sendfile) it asks for by name and does without elsewhere.
@@ -20,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from termserver.asgi.http import HttpExchange
-from termserver.asgi.scope import Scope, http_scope, websocket_scope
+from termserver.asgi.scope import Scope, http_scope
 from termserver.asgi.websocket import WebSocketExchange
 from termserver.net.departures import Exchange
 from termserver.net.eager import start_task
@@ -255,12 +254,7 @@ class Connection:
         exchange = WebSocketExchange(self._engine, self, request, opening, queue_limit=server.config.limits.websocket_queue)
         self._take_up(exchange)
         base = self._base_scope()
-        extensions = server.socket_extensions
-        if "tls" in self._extensions:
-            extensions = {**extensions, "tls": self._extensions["tls"]}
-        scope = websocket_scope(base, request, opening.subprotocols, extensions, server.state)
-        if server.proxies is not None:
-            server.proxies.apply(scope)
+        scope = server.socket_scope(base, request, opening, self._extensions.get("tls"))
         server.running += 1
         server.log_step("CONNECTING", exchange, base["client"])
         exchange.task = start_task(exchange.run(server.app, scope), server.loop, server.context.copy())
@@ -445,9 +439,8 @@ class Connection:
 
     async def send_file(self, descriptor: int, offset: int, count: int) -> int:
         """Put a part of a file on the wire without reading it here; answer how many bytes it had."""
-        transport = self.transport
         self.flush()
-        transport.set_buffer_limits(0, 0)  # what was written before has to be out first
+        self.transport.set_buffer_limits(0, 0)  # what was written before has to be out first
         try:
             await self.wait_writable()
             self._pace.write_blocked(monotonic())

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from termserver.asgi.http import HttpExchange
-from termserver.asgi.scope import Scope, http_scope, websocket_scope
+from termserver.asgi.scope import Scope, http_scope
 from termserver.asgi.websocket import WebSocketExchange
 from termserver.net.departures import Exchange
 from termserver.net.eager import start_task
@@ -220,12 +220,7 @@ class Http2Connection:
         outlet.exchange = exchange
         self.outlets[request.stream] = outlet
         base = self._base_scope()
-        extensions = server.socket_extensions
-        if "tls" in self._extensions:
-            extensions = {**extensions, "tls": self._extensions["tls"]}
-        scope = websocket_scope(base, request, opening.subprotocols, extensions, server.state)
-        if server.proxies is not None:
-            server.proxies.apply(scope)
+        scope = server.socket_scope(base, request, opening, self._extensions.get("tls"))
         server.log_step("CONNECTING", exchange, base["client"])
         self._start(exchange, scope)
 

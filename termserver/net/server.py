@@ -22,7 +22,7 @@ from zope.interface import implementer
 from termserver.asgi.app import Application
 from termserver.asgi.lifespan import Lifespan
 from termserver.asgi.proxy import TrustedProxies
-from termserver.asgi.scope import Scope, base_scope
+from termserver.asgi.scope import Scope, base_scope, websocket_scope
 from termserver.asgi.websocket import WebSocketExchange
 from termserver.config import Config
 from termserver.errors import StartupFailed
@@ -311,6 +311,14 @@ class Server:
         """Give what all requests of a connection have in common."""
         scheme, client, server = connection_facts(transport)
         return base_scope(scheme=scheme, client=client, server=server, root_path=self.config.root_path)
+
+    def socket_scope(self, base: Scope, request: Request, opening: Opening, tls: dict[str, object] | None) -> Scope:
+        """Give the scope of a WebSocket, on whatever connection it is."""
+        extensions = self.socket_extensions if tls is None else {**self.socket_extensions, "tls": tls}
+        scope = websocket_scope(base, request, opening.subprotocols, extensions, self.state)
+        if self.proxies is not None:
+            self.proxies.apply(scope)
+        return scope
 
     def left_working(self, exchange: Exchange) -> None:
         """A call goes on after its response while its connection turns to the next request."""
