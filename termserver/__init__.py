@@ -19,10 +19,17 @@ def run(app: str | Callable[..., object], **options: object) -> int:
     Raises TypeError for an option that there is not, `ConfigError` for a value that cannot be used, other `TermserverError`s where it
     cannot start.
     """
-    from termserver.net import runner
     from termserver.sources import from_keywords
 
-    return runner.run(from_keywords(app, **options))
+    config = from_keywords(app, **options)
+    if config.workers.supervised:
+        from termserver.process.supervisor import supervise
+        from termserver.systemd import Notifier
+
+        return supervise(config, lambda: config, Notifier())
+    from termserver.net import runner
+
+    return runner.run(config)
 
 
 async def serve(app: str | Callable[..., object], *, ready: Callable[[list[Any]], object] | None = None, **options: object) -> None:

@@ -1,4 +1,6 @@
-"""The command line: `termserver APP`, `termserver serve APP`, `termserver check APP`. The only module that prints or exits.
+"""The command line: `termserver APP` and `termserver check APP`; `status`, `reload`, `stop`, `scale`, `healthcheck` ask a running server.
+
+The only module that prints or exits.
 
 argparse, as in daphne, so that abbreviated options and glued values go on working. Where termserver has more options than daphne an
 abbreviation of daphne's may fit two of them; daphne's then wins (`_expand`). The server is imported when everything said is known
@@ -13,18 +15,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from termserver import __version__
+from termserver import __version__, systemd
+from termserver.config import Config
 from termserver.errors import ApplicationLoadError, ConfigError, TermserverError
 from termserver.kinds import SECRET, SWITCH
 from termserver.options import GROUPS, OPTIONS, Option, default_text, show, value_at
 from termserver.sources import Effective, Mark, gather
 
-USAGE = "%(prog)s [serve | check] [OPTIONS] APPLICATION"
-DESCRIPTION = "Serve an ASGI application, or (check) say what would be served and whether it can be."
+USAGE = "%(prog)s [serve | check] [OPTIONS] APPLICATION\n       %(prog)s status | reload | stop | scale COUNT | healthcheck"
+DESCRIPTION = """\
+Serve an ASGI application, or (check) say what would be served and whether it can be. The other commands ask a server that runs with
+--workers: how it is, to start new workers and let the old ones finish, to stop, to have so many workers, whether it serves."""
 EPILOG = """\
 Every option is also an environment variable (--log-level: TERMSERVER_LOG_LEVEL) and a key of a TOML file (log-level), which is the
 one --config names, else termserver.toml, else [tool.termserver] in pyproject.toml. The command line wins over the environment, the
 environment over the file. A limit or timeout of 0 is off."""
+
+QUESTIONS = {
+    "status": "Say how a running server and its workers are.",
+    "reload": "Have new workers started, and the old ones end once those are ready; say what became of it.",
+    "stop": "Have a running server finish what runs, and end.",
+    "scale": "Set how many workers a running server has.",
+    "healthcheck": "Say whether a running server serves; the exit code is for Docker and scripts.",
+}
 
 DAPHNE_FLAGS = (
     "--help", "--port", "--bind", "--unix-socket", "--fd", "--endpoint", "--verbosity", "--http-timeout", "--access-log", "--log-fmt",
@@ -37,23 +50,67 @@ DAPHNE_FLAGS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 fine, 1 cannot listen, 2 bad option, 3 the application cannot start."""
     words = list(sys.argv[1:] if argv is None else argv)
-    command = words.pop(0) if words and words[0] in {"serve", "check"} else "serve"
+    command = words.pop(0) if words and words[0] in {"serve", "check", *QUESTIONS} else "serve"
     try:
+        if command in QUESTIONS:
+            return _ask(command, words)
         found = vars(parser().parse_args(_expand(words)))
-        effective = gather(found, os.environ, Path.cwd())
+        sockets = systemd.take_sockets(os.environ)
+        effective = gather(found, os.environ, Path.cwd(), sockets)
         for warning in effective.warnings:
             _complain("warning", warning)
-        return _check(effective) if command == "check" else _serve(effective)
+        if command == "check":
+            return _check(effective)
+        return _serve(effective, lambda: gather(found, os.environ, Path.cwd(), sockets).usable())
     except TermserverError as error:
         _complain("error", str(error))
         return int(getattr(error, "exit_code", 1))
 
 
-def _serve(effective: Effective) -> int:
+def _serve(effective: Effective, load: Callable[[], Config]) -> int:
     config = effective.usable()
+    notifier = systemd.Notifier.take(os.environ)
+    if config.workers.supervised:
+        from termserver.process.supervisor import supervise
+
+        return supervise(config, load, notifier)
     from termserver.net.runner import run
 
-    return run(config)
+    return run(config, notifier)
+
+
+def _ask(question: str, words: list[str]) -> int:
+    """Ask a running server."""
+    from termserver.process import client
+
+    asked = _questions(question).parse_args(words)
+    effective = gather(vars(asked), os.environ, Path.cwd())
+    path = client.find(effective.config.control_socket, str(effective.config.application))
+    seconds = client.SECONDS[question] if asked.timeout is None else asked.timeout
+    if question == "status":
+        lines = client.status(path, seconds, as_json=asked.json)
+    elif question == "healthcheck":
+        lines = client.healthcheck(path, seconds)
+    elif question == "scale":
+        lines = client.order(path, question, seconds, workers=asked.workers)
+    else:
+        lines = client.order(path, question, seconds)
+    for line in lines:
+        print(line)
+    return 0
+
+
+def _questions(question: str) -> argparse.ArgumentParser:
+    made = _Parser(prog=f"termserver {question}", description=QUESTIONS[question])
+    if question == "scale":
+        made.add_argument("workers", type=int, metavar="COUNT", help="Workers there are to be.")
+    made.add_argument("application", nargs="?", metavar="APPLICATION", help="Application that is served, as it was named.")
+    made.add_argument("--control-socket", dest="control_socket", metavar="PATH", help="The server's control socket.")
+    made.add_argument("--config", dest="config", metavar="FILE", help="The server's configuration, which names one of both.")
+    made.add_argument("--timeout", type=float, metavar="SECONDS", help="Longest time for the answer.")
+    if question == "status":
+        made.add_argument("--json", action="store_true", help="For programs.")
+    return made
 
 
 def _check(effective: Effective) -> int:

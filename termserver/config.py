@@ -8,6 +8,7 @@ once, so that whoever starts the server hears of all of it in one go.
 
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -83,6 +84,17 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """The listening sockets that the service manager hands over under a name (systemd.socket(5), FileDescriptorName)."""
+
+    name: str
+
+    def __str__(self) -> str:
+        """`fd://https`."""
+        return f"fd://{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A Twisted server endpoint string, handed to Twisted as it is."""
 
@@ -93,11 +105,11 @@ class Endpoint:
         return self.description
 
 
-Bind: TypeAlias = Tcp | Unix | Descriptor | Endpoint
+Bind: TypeAlias = Tcp | Unix | Descriptor | Named | Endpoint
 
 
 def parse_bind(text: str, default_port: int = DEFAULT_PORT) -> Bind:
-    """Read `host`, `host:port`, `[::1]:port`, `tcp://host:port`, `unix:/path` or `fd://3`. ValueError says what was expected."""
+    """Read `host`, `host:port`, `[::1]:port`, `tcp://host:port`, `unix:/path`, `fd://3` or `fd://name`. ValueError says what was expected."""
     scheme, separator, rest = text.partition("://")
     if text.startswith("unix:"):
         return Unix(_unix_path(text))
@@ -109,7 +121,9 @@ def parse_bind(text: str, default_port: int = DEFAULT_PORT) -> Bind:
         return Tcp(host, default_port if port is None else port)
     if scheme == "fd" and rest.isascii() and rest.isdecimal():
         return Descriptor(int(rest))
-    raise ValueError("expected host, host:port, [IPv6]:port, tcp://host:port, unix:/path or fd://NUMBER")
+    if scheme == "fd" and rest and rest.isprintable() and ":" not in rest:
+        return Named(rest)
+    raise ValueError("expected host, host:port, [IPv6]:port, tcp://host:port, unix:/path, fd://NUMBER or fd://NAME")
 
 
 def takes_port(text: str) -> bool:
@@ -277,6 +291,34 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class Workers:
+    """Worker processes under a supervisor (spec rows L47, L50, L52). 0 = off, but for `count`.
+
+    `count` None serves in the process that was started, without a supervisor; 0 (`auto`) means one for each CPU this process may use. The
+    limits are spread by a fifth, so that workers do not come to them together. `heartbeat` is seconds, `age` too, `memory` resident bytes.
+    """
+
+    count: int | None = None
+    heartbeat: float = 30.0
+    requests: int = 0
+    age: float = 0.0
+    memory: int = 0
+    stuck: int = 100  # application calls that go on after they were cancelled
+    reload: bool = False
+    reload_dirs: tuple[str, ...] = ()
+
+    @property
+    def supervised(self) -> bool:
+        """Whether there is a supervisor."""
+        return self.count is not None or self.reload
+
+    @property
+    def wanted(self) -> int:
+        """How many there are to be."""
+        return 1 if self.count is None else self.count or len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One value that cannot be used."""
 
@@ -303,6 +345,7 @@ class Config:
     `allowed_hosts` are host names without port; `.example.com` stands for the domain and all below it; empty allows any.
     `allowed_origins` are origins that may open WebSockets (`https://example.com`, `https://.example.com` with all below it); empty
     allows any.
+    `control_socket` is the path of the socket through which a supervisor is asked; "" a place made of the application's name, "none" none.
     `websocket_stop_code` is the close code of WebSockets when the server stops: 1001 (going away) or 1012 (service restart).
     `server_name` "" sends no Server field. `verbosity` is daphne's `-v`; what follows from it (level, access log) is already in
     `logging` when the options made this object.
@@ -330,6 +373,8 @@ class Config:
     timeouts: Timeouts = field(default_factory=Timeouts)
     proxy: Proxy = field(default_factory=Proxy)
     logging: Logging = field(default_factory=Logging)
+    workers: Workers = field(default_factory=Workers)
+    control_socket: str = ""
 
     @property
     def debug(self) -> bool:
@@ -352,6 +397,7 @@ class Config:
             *_trust_problems(self.proxy.trusted),
             *_bind_problems(self.bind),
             *self._tls_problems(),
+            *self._worker_problems(),
         ]
 
     def warnings(self) -> list[str]:
@@ -389,6 +435,24 @@ class Config:
         ):
             if value not in choices:
                 yield Problem(name, f"{', '.join(choices[:-1])} or {choices[-1]}", value)
+
+    def _worker_problems(self) -> Iterator[Problem]:
+        workers = self.workers
+        for each in fields(workers):
+            value = getattr(workers, each.name)
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                yield Problem(f"workers.{each.name}", "0 or more", value)
+        if workers.supervised:
+            if not isinstance(self.application, str):
+                yield Problem("application", "an import string (package.module:name), which workers can import", self.application)
+            if any(isinstance(bind, Endpoint) for bind in self.bind):
+                yield Problem("bind", "no Twisted endpoint string: workers cannot share one", "endpoint")
+        else:
+            for name in ("requests", "age", "memory"):
+                if getattr(workers, name):
+                    yield Problem(f"workers.{name}", "workers (--workers) beside it", getattr(workers, name))
+        if workers.reload_dirs and not workers.reload:
+            yield Problem("workers.reload_dirs", "--reload beside it", workers.reload_dirs)
 
     def _tls_problems(self) -> Iterator[Problem]:
         tls = self.tls

@@ -51,3 +51,9 @@ class UnexpectedMessage(ApplicationFault, RuntimeError):
 
 class ClientDisconnected(TermserverError, OSError):
     """The client is gone (ASGI HTTP 2.4: `send()` raises a subclass of OSError). Never logged as an error."""
+
+
+class ControlError(TermserverError):
+    """A running server could not be asked, or said no. Exit code 1."""
+
+    exit_code = 1

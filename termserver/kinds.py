@@ -106,6 +106,16 @@ def _count_or_auto(value: int | str) -> int | None:
     return None if value == "auto" else int(value)
 
 
+def _count_or_all(value: int | str) -> int:
+    return 0 if value == "auto" else int(value)
+
+
+def _bytes(text: str) -> int:
+    """`512M`, `1.5G`: in units of 1 024."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    return int(float(number) * 1_024 ** ("", "K", "M", "G").index(unit))
+
+
 def _path(value: str) -> str:
     if not value or "\0" in value:
         raise ValueError(value)
@@ -126,4 +136,6 @@ SWITCH = Kind("true or false", (bool,), _switch)
 ITEMS = Kind("a list of strings", (list, tuple, str), check=_items)
 BINDS = Kind("a list of addresses", (list, tuple, str), _split, _bind_texts)
 ENDPOINTS = Kind("a Twisted endpoint string, or a list of them", (list, tuple, str), check=_strings)
+BYTES = Kind("a number of bytes, as in 512M", (int, str), _bytes, lambda value: _bytes(value) if isinstance(value, str) else value)
+COUNT_OR_ALL = Kind("a whole number or auto", (int, str), check=_count_or_all)
 COUNT_OR_AUTO = Kind("a whole number or auto", (int, str), check=_count_or_auto)

@@ -8,18 +8,18 @@ all, or `-u /run/x.sock` would also listen wherever the file says. `--port` is a
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from termserver.config import DEFAULT_HOST, DEFAULT_PORT, Bind, Config, Descriptor, Endpoint, Tcp, Unix, parse_bind, takes_port
+from termserver.config import DEFAULT_HOST, DEFAULT_PORT, Bind, Config, Descriptor, Endpoint, Named, Tcp, Unix, parse_bind, takes_port
 from termserver.errors import ConfigError
 from termserver.kinds import SWITCH
 from termserver.options import OPTIONS, PREFIX, Option, variable
 
-SECTIONS = ("limits", "timeouts", "proxy", "tls", "logging")
+SECTIONS = ("limits", "timeouts", "proxy", "tls", "logging", "workers")
 ADDRESSES = ("bind", "unix_socket", "fd", "endpoint")
 ONLY_BEHIND_PROXY = ("proxy.address_header", "proxy.port_header")
 LEVEL_OF_VERBOSITY = {0: "warning", 1: "info"}  # daphne's -v; above: debug
@@ -223,11 +223,11 @@ class Effective:
         return self.config
 
 
-def gather(found: Mapping[str, object], environ: Mapping[str, str], directory: Path) -> Effective:
-    """Put together what command line, environment and file say."""
+def gather(found: Mapping[str, object], environ: Mapping[str, str], directory: Path, sockets: Sequence[tuple[int, str]] = ()) -> Effective:
+    """Put together what command line, environment and file say. `sockets`: the service manager's, with their names."""
     arguments, environment = read_arguments(found), read_environment(environ)
     named = arguments.settings.get("config") or environment.settings.get("config")
-    return merge([arguments, environment, read_file(named, directory)])
+    return merge([arguments, environment, read_file(named, directory)], sockets)
 
 
 def from_keywords(application: str | Callable[..., object], **options: object) -> Config:
@@ -240,8 +240,8 @@ def from_keywords(application: str | Callable[..., object], **options: object) -
     return merge([source]).usable()
 
 
-def merge(sources: list[Source]) -> Effective:
-    """Merge sources, the strongest first."""
+def merge(sources: list[Source], sockets: Sequence[tuple[int, str]] = ()) -> Effective:
+    """Merge sources, the strongest first. Sockets that were handed over are served unless an address is named."""
     settings: dict[str, Setting] = {}
     for source in reversed(sources):
         settings |= source.settings
@@ -250,7 +250,7 @@ def merge(sources: list[Source]) -> Effective:
     problems += _proxy_problems(settings)
     settings.pop("bind", None)  # still text, and perhaps of a weaker source
     try:
-        settings |= _addresses(sources)
+        settings |= _addresses(sources, sockets)
     except ConfigError as error:
         problems.append(str(error))
     _follow_verbosity(settings)
@@ -262,7 +262,7 @@ def merge(sources: list[Source]) -> Effective:
     return Effective(config, settings, tuple(problems), tuple(warnings))
 
 
-def _addresses(sources: list[Source]) -> dict[str, Setting]:
+def _addresses(sources: list[Source], sockets: Sequence[tuple[int, str]]) -> dict[str, Setting]:
     """Where to listen, as the setting of `bind`, if anything was said. ConfigError when `--port` has nothing to apply to."""
     named = next((rank for rank, source in enumerate(sources) if source.settings.keys() & set(ADDRESSES)), len(sources))
     ported = next((rank for rank, source in enumerate(sources) if "port" in source.settings), len(sources))
@@ -281,9 +281,19 @@ def _addresses(sources: list[Source]) -> dict[str, Setting]:
     binds += _other_addresses(given)
     settings = [*given.values(), *([port] if port is not None else [])]
     if not settings:
-        return {}
+        handed = tuple(Descriptor(number) for number, _ in sockets)
+        return {"bind": Setting(handed, "the service manager", "its sockets")} if handed else {}
+    binds = [resolved for bind in binds for resolved in (_handed_over(bind, sockets) if isinstance(bind, Named) else [bind])]
     source, name = _joined(setting.source for setting in settings), _joined(setting.name for setting in settings)
     return {"bind": Setting(tuple(binds), source, name)}
+
+
+def _handed_over(bind: Named, sockets: Sequence[tuple[int, str]]) -> list[Bind]:
+    found: list[Bind] = [Descriptor(number) for number, name in sockets if name == bind.name]
+    if not found:
+        names = ", ".join(dict.fromkeys(name for _, name in sockets)) or "none"
+        raise ConfigError(f"{bind}: the service manager handed over no socket of this name (it handed over: {names})")
+    return found
 
 
 def _settings(sources: list[Source], rank: int) -> dict[str, Setting]:

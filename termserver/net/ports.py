@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ISSLTransport
 
-from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
+from termserver.config import Bind, Config, Descriptor, Endpoint, Named, Tcp, Unix
 from termserver.errors import ConfigError, ListenError
 from termserver.net.endpoints import LoopPort, LoopServerEndpoint
 from termserver.net.tls import PROTOCOLS, PROTOCOLS_WITH_HTTP2, Contexts
@@ -25,10 +26,10 @@ logger = logging.getLogger("termserver")
 
 
 class Ports:
-    """All listening sockets of one server. They are bound when this is made, and accept once it is opened."""
+    """All listening sockets of one server. They are bound when this is made, unless they are given, and accept once it is opened."""
 
-    def __init__(self, config: Config, reactor: Any) -> None:
-        """Bind. `reactor` serves the Twisted endpoint strings. Raises `ListenError`."""
+    def __init__(self, config: Config, reactor: Any, listeners: Sequence[socket.socket] | None = None) -> None:
+        """Bind. `reactor` serves the Twisted endpoint strings; `listeners` are a supervisor's. Raises `ListenError`."""
         self._backlog = config.limits.backlog
         self._tls = config.tls
         self._handshake = config.timeouts.tls_handshake
@@ -41,6 +42,9 @@ class Ports:
         self._loop_ports: list[LoopPort | TlsPort] = []
         self._twisted_ports: list[IListeningPort] = []
         self.paused = False
+        if listeners is not None:
+            self._listeners += listeners
+            return
         try:
             for bind in config.bind:
                 self._listeners += self._bind(bind)
@@ -58,6 +62,8 @@ class Ports:
                 return [listener]
             case Descriptor(number):
                 return [adopt(number, self._backlog)]
+            case Named():
+                raise ListenError(f"{bind}: no service manager handed it over")
             case Endpoint():
                 return []
 

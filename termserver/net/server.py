@@ -82,7 +82,7 @@ class Server:
         self.app = app
         self.stage = STARTING
         self.connections: set[AnyConnection] = set()
-        self.running = 0  # application calls
+        self.running = self.ended = 0  # application calls
         self.watches_calls = False  # whether somebody wants to know when one ends
         self._access_log = access_log
         self.times_requests = access_log is not None or config.timeouts.connection_age > 0
@@ -333,6 +333,7 @@ class Server:
     def call_ended(self, exchange: Exchange) -> None:
         """An application's call is over; somebody may be waiting for it."""
         self.running -= 1
+        self.ended += 1
         if not self.watches_calls:
             return
         self._lingering.discard(exchange)
@@ -378,6 +379,10 @@ class Server:
                 self._rejections.log(logging.ERROR, "access log", "Cannot write a line of the access log: %s", error)
 
     # ------------------------------------------------------------------ now and then
+
+    def facts(self) -> dict[str, int]:
+        """Say what there is to do: application calls that ended and that run, those that go on although they were cancelled, connections."""
+        return {"requests": self.ended, "running": self.running, "stuck": self.departures.stuck, "connections": len(self.connections)}
 
     def _tick(self, _now: float) -> None:
         if self._access_log is not None:
