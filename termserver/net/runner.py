@@ -1,6 +1,7 @@
 """Running a server: in a process of its own (`run`), or inside an asyncio program (`serve`)."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -139,7 +140,7 @@ def run(config: Config) -> int:
 
 def _begin(running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, failures: list[BaseException], log: LogSetup | None) -> None:
     """Run the server's main coroutine on the reactor's loop, and stop the reactor after it."""
-    task = loop.create_task(running.main())
+    task = loop.create_task(running.main(_leave_the_heap_alone))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, running, log)
     loop.add_signal_handler(signal.SIGUSR1, running.reopen_logs)
@@ -152,6 +153,12 @@ def _begin(running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, fail
         reactor.stop()
 
     task.add_done_callback(done)
+
+
+def _leave_the_heap_alone(_addresses: list[Any]) -> None:
+    """Keep the garbage collector from looking through what the application loaded, again and again while it serves."""
+    gc.collect()
+    gc.freeze()
 
 
 def _on_signal(number: int, running: Running, log: LogSetup | None) -> None:
