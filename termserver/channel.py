@@ -1,8 +1,8 @@
 """What a supervisor and its workers say to each other, and to whoever asks: JSON objects, one a line, over a stream socket.
 
-Each has a key `is` that says what it is. Neither side ever waits for the other: what a full socket does not take is kept, up to a limit over
-which the other side is as good as dead. Nobody but processes of ours is on the other side, which is why a line that is no JSON is an end,
-like end-of-file.
+Each has a key `is` that says what it is. Neither side ever waits for the other: what a full socket does not take is kept, up to a limit
+over which the other side is as good as dead. Nobody but processes of ours is on the other side, which is why a line that is no JSON is an
+end, like end-of-file.
 """
 
 import json

@@ -109,7 +109,7 @@ Bind: TypeAlias = Tcp | Unix | Descriptor | Named | Endpoint
 
 
 def parse_bind(text: str, default_port: int = DEFAULT_PORT) -> Bind:
-    """Read `host`, `host:port`, `[::1]:port`, `tcp://host:port`, `unix:/path`, `fd://3` or `fd://name`. ValueError says what was expected."""
+    """Read `host`, `host:port`, `[::1]:port`, `tcp://host:port`, `unix:/path`, `fd://3`, `fd://name`. ValueError says what was expected."""
     scheme, separator, rest = text.partition("://")
     if text.startswith("unix:"):
         return Unix(_unix_path(text))

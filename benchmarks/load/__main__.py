@@ -18,6 +18,7 @@ from benchmarks.load.scenarios import SCENARIOS, Load
 from benchmarks.load.servers import SERVERS, TERMSERVER, parse_also
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
 
     from benchmarks.load.environment import Environment
@@ -41,7 +42,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sockets", type=int, help="how many to open in ws-idle (default: 10000)")
     parser.add_argument("--python", action="append", help="interpreter or version to run servers with (may be repeated; default: this one)")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"), help="directory of the results")
-    parser.add_argument("--check", action="store_true", help="exit with status 1 if a budget is missed or a server could not be measured")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with status 1 if a budget is missed, an answer was wrong or a server could not be measured",
+    )
     return parser.parse_args()
 
 
@@ -52,6 +57,14 @@ def _command(options: argparse.Namespace, environments: list[Environment]) -> st
     parts += [f"--python {environment.version}" for environment in environments]
     parts += [f"--scenario {name}" for name in options.scenario or ()] + [f"--server {name}" for name in options.server or ()]
     return " ".join(parts + [f"--also {server.name}=…" for server in options.also])
+
+
+def _tools(names: Iterable[str]) -> set[str]:
+    """Answer the programs that the named scenarios need."""
+    scenarios = [SCENARIOS[name] for name in names]
+    tools = {"wrk", "taskset"}
+    tools |= {"h2load", "curl"} if any(scenario.http2 for scenario in scenarios) else set()
+    return tools | ({"openssl"} if any(scenario.tls for scenario in scenarios) else set())
 
 
 def _tell(line: str) -> None:
@@ -68,7 +81,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _end)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # servers and load generators inherit it
-    missing = [tool for tool in ("wrk", "taskset") if shutil.which(tool) is None]
+    missing = sorted(tool for tool in _tools(options.scenario or SCENARIOS) if shutil.which(tool) is None)
     if missing:
         _tell(f"needs {' and '.join(missing)} on PATH")
         return 2
@@ -87,7 +100,7 @@ def main() -> int:
     report = Report(machine(), _command(options, environments), method, environments, cells)
     report.write(options.output)
     print(report.table())
-    failed = [cell for cell in cells if not cell.samples] + [verdict for verdict in verdicts(cells) if not verdict.kept]
+    failed = [cell for cell in cells if cell.errors or not cell.samples] + [verdict for verdict in verdicts(cells) if not verdict.kept]
     return 1 if options.check and failed else 0
 
 

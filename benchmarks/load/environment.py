@@ -112,10 +112,11 @@ def _siblings(core: int) -> set[int]:
 def machine() -> dict[str, str]:
     """Answer what a reader has to know of the machine and the day."""
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split(" [")[0]
+    wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split(" [")[0].strip()
+    h2load = subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=False).stdout if shutil.which("h2load") else ""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores",
         "kernel": f"{platform.system()} {platform.release()}",
-        "load generator": wrk.strip(),
+        "load generator": ", ".join(filter(None, (wrk, h2load.strip()))),
     }

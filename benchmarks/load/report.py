@@ -161,15 +161,17 @@ def _section(group: Sequence[Cell], judged: Sequence[Verdict]) -> str:
         f"## {scenario.name}, Python {group[0].python}",
         "",
         f"{scenario.about}; {connections or scenario.connections} connections, {scenario.load.value}"
+        + (f", {scenario.depth} streams on each" if scenario.http2 else "")
         + ("; `req/s` is the rate it was loaded with" if scenario.load is Load.OPEN else ""),
         "",
         f"| server | {figure}/{counted} | spread | × granian | × uvicorn | {rate} | core busy | p50 ms | p99 ms | peak RSS MiB | remarks |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
         *(_row(cell, measured) for cell in group),
         "",
-        *(f"- {verdict}" for verdict in judged),
     ]
-    return "\n".join([*lines, ""] if judged else lines)
+    remarks = [f"- {verdict}" for verdict in judged]
+    remarks += [f"- {peer.name} takes no part: {peer.unable[scenario.name]}" for peer in PEERS if scenario.name in peer.unable]
+    return "\n".join([*lines, *remarks, ""] if remarks else lines)
 
 
 def _milliseconds(microseconds: float) -> str:

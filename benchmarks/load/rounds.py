@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.load import openloop, sockets, wrk
+from benchmarks.load import h2load, openloop, sockets, wrk
+from benchmarks.load.identity import make_identity
 from benchmarks.load.measure import Cell, Sample, Unusable, core_seconds, cpu_seconds, peak_rss
 from benchmarks.load.measure import Load as Seen
 from benchmarks.load.running import Running, running
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.load.environment import Cores, Environment
+    from benchmarks.load.identity import Identity
     from benchmarks.load.servers import Server
 
     Tell = Callable[[str], None]
@@ -60,9 +62,10 @@ def run_scenario(scenario: Scenario, servers: Sequence[Server], plan: Plan, tell
     cells = [Cell(plan.environment.version, scenario.name, server.name) for server in servers]
     with tempfile.TemporaryDirectory(prefix="load-") as directory, ExitStack() as stack:
         up: list[Contender] = []
+        identity = make_identity(Path(directory)) if scenario.tls else None
         for server, cell in zip(servers, cells, strict=True):
             try:
-                up.append(Contender(cell, _start(stack, scenario, server, plan, Path(directory))))
+                up.append(Contender(cell, _start(stack, scenario, server, plan, Path(directory), identity)))
             except Unusable as unusable:
                 drop(cell, unusable, tell)
         if scenario.load is Load.OPEN:
@@ -79,10 +82,10 @@ def run_scenario(scenario: Scenario, servers: Sequence[Server], plan: Plan, tell
     return cells
 
 
-def _start(stack: ExitStack, scenario: Scenario, server: Server, plan: Plan, directory: Path) -> Running:
+def _start(stack: ExitStack, scenario: Scenario, server: Server, plan: Plan, directory: Path, identity: Identity | None) -> Running:
     """Bring a server up, see it answer right and warm it up; it is stopped with `stack`, or at once if unusable."""
     with ExitStack() as own:
-        up = own.enter_context(running(server, scenario, plan.environment.python, plan.cores.server, directory))
+        up = own.enter_context(running(server, scenario, plan.environment.python, plan.cores.server, directory, identity))
         up.check(scenario)
         with _generator(scenario, up.port, plan) as load:
             load(_WARM_UP_SECONDS)
@@ -129,6 +132,8 @@ def _generator(scenario: Scenario, port: int, plan: Plan, rate: float | None = N
     if scenario.talk:
         with sockets.opened(scenario, port, core, scenario.connections) as load:
             yield load
+    elif scenario.http2:
+        yield lambda seconds: h2load.run(scenario, port, seconds, core)
     elif rate is None:
         yield lambda seconds: wrk.run(scenario, port, seconds, core)
     else:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from benchmarks.load import h2load
 from benchmarks.load.dialogue import ask
 from benchmarks.load.frames import Wrong
 from benchmarks.load.measure import Unusable, session_members
@@ -20,6 +22,7 @@ from benchmarks.load.measure import Unusable, session_members
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from benchmarks.load.identity import Identity
     from benchmarks.load.scenarios import Scenario
     from benchmarks.load.servers import Server
 
@@ -45,7 +48,10 @@ class Running:
             except (Wrong, OSError) as problem:
                 raise Unusable(str(problem)) from None
             return
-        answer = _ask(self.port, scenario.requests[0], scenario.answer)
+        if scenario.http2:
+            h2load.check(scenario, self.port)
+            return
+        answer = _ask(self.port, scenario)
         if not answer.startswith(b"HTTP/1.1 200 ") or not answer.endswith(scenario.answer):
             message = f"expected 200 and {scenario.answer[:20]!r}…, got {answer[:200]!r}"
             raise Unusable(message)
@@ -55,20 +61,29 @@ class Running:
         return self.log is None or (self.log.exists() and self.log.stat().st_size >= requests * _LINE)
 
 
-def _ask(port: int, request: bytes, expected: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_SECONDS) as sock:
-        sock.sendall(request)
-        answer = b""
-        try:
-            while not answer.endswith(expected) and (data := sock.recv(1 << 16)):
+def _ask(port: int, scenario: Scenario) -> bytes:
+    answer = b""
+    try:
+        with _connected(port, scenario) as sock:
+            sock.sendall(scenario.requests[0])
+            while not answer.endswith(scenario.answer) and (data := sock.recv(1 << 16)):
                 answer += data
-        except TimeoutError:
-            message = f"no whole answer within {_ANSWER_SECONDS:g} s, got {answer[:200]!r}"
-            raise Unusable(message) from None
-        except OSError as error:
-            message = f"{error} after {answer[:200]!r}"
-            raise Unusable(message) from None
+    except TimeoutError:
+        message = f"no whole answer within {_ANSWER_SECONDS:g} s, got {answer[:200]!r}"
+        raise Unusable(message) from None
+    except OSError as error:
+        message = f"{error} after {answer[:200]!r}"
+        raise Unusable(message) from None
     return answer
+
+
+def _connected(port: int, scenario: Scenario) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_SECONDS)
+    if not scenario.tls:
+        return sock
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the certificate is the run's own
+    return context.wrap_socket(sock)
 
 
 def _free_port() -> int:
@@ -115,12 +130,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def running(server: Server, scenario: Scenario, python: Path, core: int, directory: Path) -> Iterator[Running]:
-    """Run `server` for `scenario` pinned to `core`, with its output and access log in `directory`. Raises Unusable."""
+def running(
+    server: Server, scenario: Scenario, python: Path, core: int, directory: Path, identity: Identity | None = None
+) -> Iterator[Running]:
+    """Run `server` for `scenario` pinned to `core`, with its output and access log in `directory`. Raises Unusable.
+
+    With an `identity` it speaks TLS.
+    """
     port = _free_port()
     log = directory / f"{server.name}-access.log" if scenario.access_log else None
     errors = directory / f"{server.name}-errors.log"
-    arguments = ["taskset", "-c", str(core), *server.arguments(python, scenario, port, log)]
+    arguments = ["taskset", "-c", str(core), *server.arguments(python, scenario, port, log, identity)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     with errors.open("wb") as error_file, (log if log and server.logs_to_stdout else Path(os.devnull)).open("wb") as output:
         process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=error_file,

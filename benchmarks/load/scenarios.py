@@ -2,7 +2,8 @@
 
 A scenario is a list of whole requests as bytes, sent in turn on every connection, and what a right answer looks like. What the
 load generator sends is therefore exactly what is written here. Over WebSockets the one request is the opening handshake, and `Talk` is what
-is said then.
+is said then. Over HTTP/2 the same requests are said by h2load, which knows one list of fields: that of the first request is sent with every
+target.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Load(Enum):
     """How requests arrive: as fast as they are answered, or at a fixed rate whatever the server does; and what sockets do."""
 
     CLOSED = "closed loop (wrk)"
+    STREAMS = "closed loop (h2load)"
     OPEN = "open loop (Poisson arrivals at half of the server's own saturation)"
     ECHO = "closed loop: the next message leaves when the last has come back"
     BROADCAST = "closed loop: two broadcasts in flight"
@@ -71,9 +73,9 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One kind of load. `answer` is the body of a right answer, or its frame; `depth` requests are written at once.
+    """One kind of load. `answer` is the body of a right answer, or its frame; `depth` requests are written at once, or open as streams.
 
-    `counted` is what there are `connections` or requests of. A scenario with a `talk` is about WebSockets.
+    `counted` is what there are `connections` or requests of. A scenario with a `talk` is about WebSockets, one with `tls` is over that.
     """
 
     name: str
@@ -88,6 +90,17 @@ class Scenario:
     budgets: tuple[Budget, ...] = ()
     counted: str = "request"
     talk: Talk | None = None
+    tls: bool = False
+
+    @property
+    def http2(self) -> bool:
+        """Whether the requests are said in HTTP/2: with prior knowledge, or as agreed on over TLS."""
+        return self.load is Load.STREAMS
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of its addresses."""
+        return "https" if self.tls else "http"
 
     @property
     def headline(self) -> Metric:
@@ -151,6 +164,12 @@ def _sockets(name: str, about: str, load: Load, talk: Talk, counted: str = "mess
     return Scenario(name, about, requests, app, answer, connections, load=load, budgets=budgets, counted=counted, talk=talk)
 
 
+def _streams(name: str, about: str, requests: tuple[bytes, ...], *budgets: Budget, app: str = HELLO, answer: bytes = GREETING,
+             connections: int = 32, depth: int = 10, tls: bool = False) -> Scenario:  # fmt: skip
+    """Answer a scenario over HTTP/2."""
+    return Scenario(name, about, requests, app, answer, connections, depth, load=Load.STREAMS, budgets=budgets, tls=tls)
+
+
 _UPLOAD_TYPE = b"Content-Type: application/octet-stream\r\n"
 _SIZED = request(b"POST", b"/upload", _UPLOAD_TYPE + b"Content-Length: %d\r\n" % UPLOAD_BYTES, b"u" * UPLOAD_BYTES)
 _CHUNKED = request(b"POST", b"/upload", _UPLOAD_TYPE + b"Transfer-Encoding: chunked\r\n", _chunked(UPLOAD_BYTES, 1 << 14))
@@ -170,6 +189,15 @@ _ALL = (
     Scenario("starlette", "12 browser headers, Starlette", (browser(),), STARLETTE),
     Scenario("pipelined", "12 browser headers, 16 requests at once", (browser(),), depth=16),
     Scenario("connections", "a connection for every request", (request(fields=b"Connection: close\r\n"),)),
+    Scenario("https", "12 browser headers over TLS", (browser(),), budgets=(Budget("granian", 1.10), Budget("uvicorn", 0.65)), tls=True),
+    _streams("h2", "HTTP/2, browser headers, one path", (browser(),), Budget("granian", 0.75)),
+    _streams("h2-paths", "HTTP/2, browser headers, 500 paths with query", _many_paths(500), Budget("granian", 1.0),
+             Budget("hypercorn", 0.06)),
+    _streams("h2-64k", "HTTP/2, response of 64 KiB in one message", (browser(),), *_BULK_BUDGETS, app=PAGE_64K, answer=PAGE),
+    # Fewer at once, as over HTTP/1.1: what is half done when the time is up has cost the server something and is not counted.
+    _streams("h2-upload", "HTTP/2, POST of 1 MiB with Content-Length", (_SIZED,), *_BULK_BUDGETS, app=UPLOAD, answer=_COUNTED,
+             connections=8, depth=2),
+    _streams("h2-tls", "HTTP/2 over TLS, browser headers, one path", (browser(),), tls=True),
     Scenario("latency", "12 browser headers, latency at 50 % of saturation", (browser(),), load=Load.OPEN,
              budgets=(Budget(BEST_PEER, 1.0, Metric.P99),)),
     _sockets("ws-echo-64", "echo of text messages of 64 bytes, no extension", Load.ECHO, Talk(TEXT, 64),

@@ -52,7 +52,7 @@ def run(scenario: Scenario, port: int, seconds: float, core: int) -> Load:
         lua = Path(directory, "scenario.lua")
         lua.write_text(script(scenario.requests, scenario.depth))
         command = ["taskset", "-c", str(core), "wrk", "-t", "1", "-c", str(scenario.connections), "-d", f"{max(1, round(seconds))}s",
-                   "--timeout", "10s", "-s", str(lua), f"http://127.0.0.1:{port}/"]  # fmt: skip
+                   "--timeout", "10s", "-s", str(lua), f"{scenario.scheme}://127.0.0.1:{port}/"]  # fmt: skip
         finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
     _, found, figures = finished.stdout.rpartition("JSON")
     if not found:

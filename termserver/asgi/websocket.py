@@ -28,7 +28,7 @@ _SILENT_SENDS: Final = 100  # of them that cost the application nothing but a tu
 _SLOW: Final = 0.02  # seconds
 _REASON_SIZE: Final = 123  # bytes of UTF-8 that a Close frame has room for (RFC 6455 §5.5)
 _NORMAL, _ABNORMAL, _INTERNAL_ERROR = 1000, 1006, 1011
-_ACCEPTED: Final = 101
+_ACCEPTED: Final = {"2": 200}  # of a tunnel (RFC 8441 §5); otherwise 101
 _REFUSED: Final = 403
 _TEXT_PLAIN: Final = [(b"content-type", b"text/plain")]
 
@@ -211,6 +211,11 @@ class WebSocketExchange:
         return self._stage is OVER
 
     @property
+    def accepted(self) -> bool:
+        """Whether the WebSocket was opened."""
+        return self._socket is not None
+
+    @property
     def begun(self) -> bool:
         """Whether the application has given its verdict."""
         return self.status != 0
@@ -321,7 +326,7 @@ class WebSocketExchange:
             raise InvalidMessage(f"the subprotocol is a string or None, not {type(subprotocol).__name__}")
         opening: Opening = self._opening  # type: ignore[assignment]  # it is there until the verdict
         headers = opening.answer(subprotocol, message.get("headers") or ())
-        self.status = _ACCEPTED
+        self.status = _ACCEPTED.get(self.request.version, 101)
         self._outlet.upgrade(self, headers, opening.window_bits)
 
     def _close(self, code: object, reason: object) -> None:

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer, ISSLTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -229,7 +229,7 @@ class Connection:
         if limit and server.running >= limit:
             self._rejected(self._engine.reject(0, 503, "too many requests at once"))
             return
-        if request.upgrade == b"h2c" and not isinstance(self.transport, LoopTlsTransport):
+        if request.upgrade == b"h2c" and not ISSLTransport.providedBy(self.transport):
             self._upgrade_to_http2(request)
             return
         if request.upgrade == b"websocket":
@@ -528,6 +528,11 @@ class Connection:
     def exchanges(self) -> list[Exchange]:
         """Give the last exchange, if there is one."""
         return [] if self._exchange is None else [self._exchange]
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the end has begun."""
+        return self._ended is not OPEN
 
     @property
     def idle_since(self) -> float | None:

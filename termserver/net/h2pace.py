@@ -12,6 +12,7 @@ from h2.errors import ErrorCodes
 from termserver.asgi.websocket import WebSocketExchange
 from termserver.config import Timeouts
 from termserver.net.pace import SlowReader
+from termserver.wire.h2frames import FRAME_SIZE
 from termserver.wire.streams import Inbound, Stream
 
 if TYPE_CHECKING:
@@ -34,13 +35,16 @@ class StreamWatch:
         self._whole_since = math.inf  # since when the application has all of the request
         self._slow: SlowReader | None = None
 
-    def fault(self, stream: Stream, now: float, timeouts: Timeouts, *, free: bool) -> str | None:
-        """Say what is wrong with the client, if anything is. `free`: nothing but the stream's own window holds its response up."""
+    def fault(self, stream: Stream, now: float, timeouts: Timeouts, *, free: bool, may_send: bool) -> str | None:
+        """Say what is wrong with the client, if anything is.
+
+        `free`: nothing but the stream's own window holds its response up; `may_send`: the same of the request's body.
+        """
         fault = None
         if stream.tunnel:
             pass
         elif stream.inbound is not None:
-            fault = self._body_fault(stream.inbound, now, timeouts)
+            fault = self._body_fault(stream.inbound, now, timeouts, may_send=may_send and not stream.expects_continue)
         elif self._whole_since == math.inf:
             self._whole_since = now
         self._looked_at = now
@@ -52,8 +56,8 @@ class StreamWatch:
             self._slow = SlowReader(stream.sent, now)
         return fault or self._slow.fault(stream.sent, now, timeouts)
 
-    def _body_fault(self, inbound: Inbound, now: float, timeouts: Timeouts) -> str | None:
-        may_send = inbound.window > 0  # else it waits for the application, as we do
+    def _body_fault(self, inbound: Inbound, now: float, timeouts: Timeouts, *, may_send: bool) -> str | None:
+        may_send = may_send and inbound.window > 0  # else it waits for an application, as we do
         if may_send:
             self._active += now - self._looked_at
         if inbound.received != self._received or not may_send:
@@ -68,7 +72,7 @@ class StreamWatch:
     def is_late(self, outlet: "StreamOutlet", now: float, timeouts: Timeouts) -> bool:
         """Whether the application has had its time."""
         exchange = outlet.exchange
-        if outlet.transport is not None or exchange.done:
+        if outlet.transport is not None or outlet.left or exchange.done:
             return False
         limit = timeouts.application
         if isinstance(exchange, WebSocketExchange) and not exchange.begun:
@@ -125,6 +129,11 @@ class Http2Pace:
     def turn(self, now: float, *, busy: bool) -> None:
         """Note that bytes came, or that something was said."""
         engine = self._connection.engine
+        if self._greeting_due < math.inf and engine.greeted:
+            self._greeting_due = math.inf
+            if not engine.settled:
+                self._settings_due = now + (self._timeouts.http2_settings or math.inf)
+                self.deadline = min(self.deadline, self._settings_due)
         if engine.opened != self._opened:
             self._opened = engine.opened
             self._idle_due = now + (self._timeouts.keep_alive or math.inf)
@@ -134,11 +143,14 @@ class Http2Pace:
         elif self._watches:
             self._watches = {}
 
-    def finish_drain_at(self, due: float) -> None:
-        """Set the time of the second step of draining; the server stops, so a client that is to go has a moment to do so."""
-        self._drain_due = due
+    def finish_drain_by(self, due: float) -> None:
+        """Set the time of the second step of draining, unless there is one."""
+        self._drain_due = min(self._drain_due, due)
+        self.deadline = min(self.deadline, self._drain_due)
+
+    def hurry(self) -> None:
+        """The server stops, so a client that is to go has a moment to do so."""
         self._farewell = min(self._farewell, _LAST_CHANCE)
-        self.deadline = min(self.deadline, due)
 
     def received(self, now: float) -> None:
         """Note that bytes came that are discarded."""
@@ -181,9 +193,6 @@ class Http2Pace:
 
     def _judge(self, now: float) -> None:
         connection, engine, timeouts = self._connection, self._connection.engine, self._timeouts
-        if engine.greeted and self._greeting_due < math.inf:
-            self._greeting_due = math.inf
-            self._settings_due = math.inf if engine.settled else now + (timeouts.http2_settings or math.inf)
         if engine.settled:
             self._settings_due = math.inf
         if self._drain_due <= now:
@@ -203,9 +212,10 @@ class Http2Pace:
 
     def _head_too_slow(self, now: float) -> bool:
         engine = self._connection.engine
-        if not engine.in_head or engine.opened != self._head_opened:
-            self._head_opened = engine.opened
-            self._head_since = now if engine.in_head else math.inf
+        if not engine.in_head:
+            self._head_since = math.inf
+        elif self._head_since == math.inf or engine.opened != self._head_opened:
+            self._head_opened, self._head_since = engine.opened, now
         limit = self._timeouts.header_read
         return bool(limit) and now - self._head_since >= limit
 
@@ -222,10 +232,11 @@ class Http2Pace:
         elif not sender.waiting:
             self._window_slow = None
         free = sender.window > 0 and not sender.blocked
+        may_send = connection.engine.open_window >= FRAME_SIZE  # with less, it may wait for a whole frame's
         self._watches = {}
         for number, stream in tuple(connection.engine.streams.items()):
             watch = self._watches[number] = watches.get(number) or StreamWatch(now)
-            fault = watch.fault(stream, now, timeouts, free=free)
+            fault = watch.fault(stream, now, timeouts, free=free, may_send=may_send)
             outlet = connection.outlets.get(number)
             if fault is not None:
                 connection.stream_too_slow(number, fault)

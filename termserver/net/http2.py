@@ -43,6 +43,7 @@ logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it writes what 
 OPEN, CLOSE, LINGER, RESET, _ = Ending
 _SWITCHING: Final = frozenset({b"connection", b"http2-settings", b"upgrade"})  # fields that were about the switch
 _DRAIN_SECONDS: Final = 1.0  # from the first GOAWAY to the second, where the client does not answer a ping
+_LEFTOVERS_A_STREAM: Final = 8  # calls that go on after their response, as many as an HTTP/1 connection may have
 _BUFFER: Final = 65_536  # bytes that the transport holds before it is full
 
 
@@ -56,6 +57,7 @@ class Http2Connection:
         "_extensions",
         "_flushing",
         "_in_turn",
+        "_left",
         "_opened",
         "_pace",
         "_server",
@@ -75,6 +77,7 @@ class Http2Connection:
         self._ended = OPEN
         self._in_turn = self._flushing = False
         self._written = 0
+        self._left = 0  # calls whose client reset the stream
         self._base: Scope | None = None
 
     # ------------------------------------------------------------------ Twisted calls
@@ -103,11 +106,15 @@ class Http2Connection:
     def adopt(self, request: Request) -> None:
         """Answer an HTTP/1 request as the first stream: the client asked to switch."""
         settings = next(decode_settings(value) or b"" for name, value in request.headers if name == b"http2-settings")
-        self.engine.adopt(settings, is_head=request.method == "HEAD")
+        for event in self.engine.adopt(settings, is_head=request.method == "HEAD"):
+            self._take(event)
         if self.engine.streams:
             request.stream, request.version, request.upgrade = 1, "2", None
             request.headers = [field for field in request.headers if field[0] not in _SWITCHING]
             self._begin(request)
+
+    def connectionMade(self) -> None:
+        """Twisted's hook for protocols of its own."""
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes of the client: one turn."""
@@ -115,8 +122,8 @@ class Http2Connection:
         if self._ended is not OPEN:
             self._pace.received(now)
             return
-        engine, outlets = self.engine, self.outlets
-        engine.calls = len(outlets)
+        engine = self.engine
+        engine.calls = self._calls()
         self._in_turn = True
         for event in engine.receive(data, now):
             if type(event) is Request:
@@ -126,6 +133,11 @@ class Http2Connection:
                 self._take(event)
         self._in_turn = False
         self._settle(now)
+
+    def _calls(self) -> int:
+        """Count what stands for a stream (spec limits L20): calls whose client reset theirs too, an eighth of those that answered."""
+        count = len(self.engine.streams) + self._left
+        return count + max(len(self.outlets) - count, 0) // _LEFTOVERS_A_STREAM
 
     def readConnectionLost(self) -> None:
         """The client shut its sending side: without it, no window opens any more."""
@@ -156,6 +168,8 @@ class Http2Connection:
         self.engine.sender.blocked = False
         self._pace.write_free()
         if self._ended is not OPEN:
+            if data := self.engine.output():  # why it ends: it was said while the client did not read
+                self.transport.write(data)
             release_producer(self.transport)
             if self._ended is LINGER:
                 shut_writing(self.transport)
@@ -177,9 +191,10 @@ class Http2Connection:
         if kind is Fault:
             self._server.faulted(event.code, event.reason)  # type: ignore[union-attr]
             if outlet is not None and event.stream:  # type: ignore[union-attr]
+                task = outlet.exchange.task
                 self._lose(outlet)
-                if outlet.exchange.task is not None:  # spec attacks C2: at once
-                    outlet.exchange.task.cancel()
+                if task is not None:  # spec attacks C2: at once
+                    task.cancel()
         elif outlet is None:
             return
         elif kind is Body:
@@ -243,6 +258,8 @@ class Http2Connection:
         """End a turn."""
         self.flush()
         if self._ended is OPEN:
+            if self.engine.draining:  # the client leaves, or had its share of requests
+                self._pace.finish_drain_by(now + _DRAIN_SECONDS)
             self._pace.turn(now, busy=bool(self.engine.streams))
 
     def flush(self) -> None:
@@ -299,7 +316,7 @@ class Http2Connection:
 
     def returned(self, exchange: Exchange) -> None:
         """An application's call is over."""
-        self.outlets.pop(exchange.request.stream, None)
+        self._forget(exchange.request.stream)
         self._server.call_ended(exchange)
 
     def upgrade(self, exchange: WebSocketExchange, headers: Fields, window_bits: int) -> None:
@@ -309,9 +326,10 @@ class Http2Connection:
         transport = StreamTransport(self, number)
         engine = WebSocket(self._server.socket_terms, window_bits)
         socket = SocketConnection(self._server, transport, exchange, engine, self._base_scope()["client"])
-        self.outlets[number].become(transport, socket)
+        early = self.outlets[number].become(transport, socket)
         self._server.opened_socket(socket)
-        socket.begin(b"", writable=True)
+        self.engine.consumed(number, len(early))
+        socket.begin(early, writable=True)
         self.flush_soon()
 
     def left(self, number: int) -> None:
@@ -321,9 +339,22 @@ class Http2Connection:
             return
         task = outlet.exchange.task
         if outlet.exchange.running and task is not None:
-            task.add_done_callback(lambda _: self.outlets.pop(number, None))
+            self._leave(outlet)
+            task.add_done_callback(lambda _: self._forget(number))
         else:
-            del self.outlets[number]
+            self._forget(number)
+
+    def _leave(self, outlet: StreamOutlet) -> None:
+        """Count a call whose stream is over as if it were not."""
+        if not outlet.left:
+            outlet.left = True
+            self._left += 1
+
+    def _forget(self, number: int) -> None:
+        outlet = self.outlets.pop(number, None)
+        if outlet is not None:
+            self._left -= outlet.left
+            del outlet.exchange  # which knows its outlet: a cycle that only the collector would find
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Do something in the loop's next turn, in the server's context."""
@@ -339,11 +370,12 @@ class Http2Connection:
         if outlet.transport is not None:  # a socket's connection does the rest
             outlet.transport.lose()
             return
-        answered = exchange.done
+        answered = exchange.done or outlet.left
         exchange.lost()
         if not answered and self._server.times_requests:
             self._record(exchange)
         if exchange.running:
+            self._leave(outlet)
             self._server.left_behind(exchange)
 
     # ------------------------------------------------------------------ ends
@@ -377,9 +409,10 @@ class Http2Connection:
 
     def drain(self) -> None:
         """Take no more streams; the last response ends the connection."""
+        self._pace.hurry()
         if self._ended is OPEN:
             self.engine.drain()
-            self._pace.finish_drain_at(monotonic() + _DRAIN_SECONDS)
+            self._pace.finish_drain_by(monotonic() + _DRAIN_SECONDS)
             self.flush_soon()
 
     def tell_disconnect(self) -> None:
@@ -407,6 +440,11 @@ class Http2Connection:
     def exchanges(self) -> list[Exchange]:
         """Give the conversations with applications that go on."""
         return [outlet.exchange for outlet in self.outlets.values() if outlet.transport is None]
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the end has begun."""
+        return self._ended is not OPEN
 
     @property
     def idle_since(self) -> float | None:
@@ -443,6 +481,10 @@ class Http2Connection:
     def stream_too_slow(self, number: int, reason: str) -> None:
         """Reset a stream whose client neither sends nor takes what it should (spec limits L13, L14, L35)."""
         self._server.cut(reason)
+        self.give_up(number)
+
+    def give_up(self, number: int) -> None:
+        """Reset a stream that its client does not want, or makes nothing of."""
         self.engine.reset(number, ErrorCodes.CANCEL)
         outlet = self.outlets.get(number)
         if outlet is not None:

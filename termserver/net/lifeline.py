@@ -1,8 +1,8 @@
 """What ties a worker to its supervisor: it says that it is ready and that its loop runs, and hears what it is to do.
 
-The heartbeat is a timer of the event loop itself, so a loop that is blocked is silent, whatever other threads do. When the supervisor is lost,
-which is an end-of-file, the worker finishes what runs and ends. A loop that hangs would not notice: so a thread waits for the same end of a pipe
-of its own, and ends the process when the loop has not done so in its time (spec reliability R4).
+The heartbeat is a timer of the event loop itself, so a loop that is blocked is silent, whatever other threads do. When the supervisor is
+lost, which is an end-of-file, the worker finishes what runs and ends. A loop that hangs would not notice: so a thread waits for the same
+end of a pipe of its own, and ends the process when the loop has not done so in its time (spec reliability R4).
 """
 
 import asyncio

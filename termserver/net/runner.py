@@ -1,6 +1,7 @@
 """Running a server: in a process of its own (`run`), or inside an asyncio program (`serve`)."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -183,7 +184,7 @@ def _turn(running: Running, loop: asyncio.AbstractEventLoop, reactor: Any, log: 
         raise failures[0]
 
 
-def _begin(  # noqa: PLR0913 - Twisted passes them by position
+def _begin(
     running: Running,
     loop: asyncio.AbstractEventLoop,
     reactor: Any,
@@ -192,7 +193,13 @@ def _begin(  # noqa: PLR0913 - Twisted passes them by position
     overseer: Overseer,
 ) -> None:
     """Run the server's main coroutine on the reactor's loop, and stop the reactor after it."""
-    task = loop.create_task(running.main(overseer.ready, overseer.stopping))
+
+    def ready(addresses: list[Any]) -> None:
+        gc.collect()
+        gc.freeze()  # what the application loaded need not be looked through again and again while it serves
+        overseer.ready(addresses)
+
+    task = loop.create_task(running.main(ready, overseer.stopping))
     overseer.attach(running, loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, running, log)

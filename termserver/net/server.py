@@ -31,6 +31,7 @@ from termserver.net.deadlines import Deadlines, Timed
 from termserver.net.departures import Departures, Exchange
 from termserver.net.http2 import Http2Connection
 from termserver.net.ports import Ports, connection_facts
+from termserver.net.streams import StreamTransport
 from termserver.net.websocket import SocketConnection
 from termserver.observe.access import AccessLog
 from termserver.observe.log import RateLimited
@@ -50,7 +51,6 @@ logger = logging.getLogger("termserver")
 AnyConnection = Connection | Http2Connection | SocketConnection
 _CLIENT_LEFT: Final = 499  # nginx's status for a client that left before it was answered
 _SHED_AT: Final = 0.9  # of the connections a worker takes
-_SWITCHING: Final = 101
 _TOO_BIG: Final = 1009
 _LIMIT_HINT: Final = " (limits: --websocket-max-message-size, -max-frame-size, -max-fragments, --ws-deflate-max-ratio)"
 _SERVICE_RESTART: Final = 1012
@@ -82,6 +82,7 @@ class Server:
         self.app = app
         self.stage = STARTING
         self.connections: set[AnyConnection] = set()
+        self._on_streams = 0  # WebSockets that are streams of another connection
         self.running = self.ended = 0  # application calls
         self.watches_calls = False  # whether somebody wants to know when one ends
         self._access_log = access_log
@@ -272,20 +273,27 @@ class Server:
 
     # ------------------------------------------------------------------ what connections say
 
+    @property
+    def clients(self) -> int:
+        """Count the connections that are sockets of the system's."""
+        return len(self.connections) - self._on_streams
+
     def opened(self, connection: Connection | Http2Connection, pace: Timed) -> None:
         """A connection is there."""
         self.connections.add(connection)
         self.deadlines.add(pace)
         if self.stage is not SERVING and isinstance(connection, Http2Connection):
             connection.drain()
-        if self._capacity and len(self.connections) >= self._capacity and self._ports is not None:
+        if self._capacity and self.clients >= self._capacity and self._ports is not None:
             self._ports.pause()
 
     def closed(self, connection: AnyConnection, pace: Timed) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        if isinstance(connection.transport, StreamTransport):
+            self._on_streams -= 1
         self.deadlines.discard(pace)
-        if self._ports is not None and self._ports.paused and len(self.connections) < self._capacity and self.stage is SERVING:
+        if self._ports is not None and self._ports.paused and self.clients < self._capacity and self.stage is SERVING:
             self._ports.resume()
         self._note_end()
 
@@ -297,6 +305,8 @@ class Server:
     def opened_socket(self, after: SocketConnection) -> None:
         """A WebSocket is there."""
         self.connections.add(after)
+        if isinstance(after.transport, StreamTransport):
+            self._on_streams += 1
         self.deadlines.add(after.heartbeat)
         if self.stage is DRAINING:
             after.drain()
@@ -368,7 +378,7 @@ class Server:
         """Write the access log's line: a WebSocket's at its end, unless the format has one for each of its steps."""
         if self._access_log is not None:
             if isinstance(exchange, WebSocketExchange) and self._access_log.names_websocket_steps:
-                if exchange.status != _SWITCHING:
+                if not exchange.accepted:
                     self.log_step("REJECT", exchange, client)
                 return
             size = 0 if exchange.request.method == "HEAD" or exchange.status in NO_BODY else exchange.sent
@@ -381,23 +391,24 @@ class Server:
     # ------------------------------------------------------------------ now and then
 
     def facts(self) -> dict[str, int]:
-        """Say what there is to do: application calls that ended and that run, those that go on although they were cancelled, connections."""
-        return {"requests": self.ended, "running": self.running, "stuck": self.departures.stuck, "connections": len(self.connections)}
+        """Say what there is to do: calls of the application that ended, that run, and that ignore their cancellation; connections."""
+        return {"requests": self.ended, "running": self.running, "stuck": self.departures.stuck, "connections": self.clients}
 
     def _tick(self, _now: float) -> None:
         if self._access_log is not None:
             self._access_log.flush()
-        if self._capacity and len(self.connections) > self._capacity * _SHED_AT:
-            self._shed(len(self.connections) - int(self._capacity * _SHED_AT))
+        if self._capacity and self.clients > self._capacity * _SHED_AT:
+            self._shed(self.clients - int(self._capacity * _SHED_AT))
 
     def _shed(self, count: int) -> None:
         """Close idle connections, those first that have waited longest (spec limits L42)."""
         connections = [connection for connection in self.connections if not isinstance(connection, SocketConnection)]
         idle = [(since, id(connection), connection) for connection in connections if (since := connection.idle_since) is not None]
         idle.sort()
-        for _, _, connection in idle[:count]:
+        count -= sum(connection.leaves for connection in connections)
+        for _, _, connection in idle[: max(count, 0)]:
             connection.idle_for_too_long()
-        if idle:
+        if idle and count > 0:
             self.cut(f"more than {int(self._capacity * _SHED_AT)} connections")
 
 

@@ -25,7 +25,7 @@ _DONE: Final = Failure(ConnectionDone())
 class StreamOutlet:
     """What the exchange of one stream asks of its connection: `Outlet` and `SocketOutlet`."""
 
-    __slots__ = ("_connection", "_number", "_waiters", "exchange", "transport", "writable")
+    __slots__ = ("_connection", "_early", "_number", "_waiters", "exchange", "left", "transport", "writable")
 
     sends_files = False
     exchange: HttpExchange | WebSocketExchange
@@ -35,6 +35,8 @@ class StreamOutlet:
         self._connection = connection
         self._number = number
         self._waiters: Waiters | None = None
+        self._early: list[bytes] = []  # frames of a WebSocket that came before the verdict: no more than the stream's window
+        self.left = False  # the client reset the stream, and the application goes on
         self.transport: StreamTransport | None = None  # of a WebSocket that was accepted
         self.writable = True
 
@@ -65,10 +67,12 @@ class StreamOutlet:
         """Let the WebSocket begin."""
         self._connection.upgrade(exchange, headers, window_bits)
 
-    def become(self, transport: "StreamTransport", socket: "SocketConnection") -> None:
-        """From now on the stream is a WebSocket's."""
+    def become(self, transport: "StreamTransport", socket: "SocketConnection") -> bytes:
+        """From now on the stream is a WebSocket's; give the bytes that came before."""
         self.transport = transport
         transport.protocol = socket
+        early, self._early = b"".join(self._early), []
+        return early
 
     def feed(self, data: bytes, *, ended: bool) -> None:
         """Take bytes of the stream."""
@@ -77,7 +81,9 @@ class StreamOutlet:
         elif isinstance(self.exchange, HttpExchange):
             self.exchange.feed(data, ended=ended)
         elif ended:  # a WebSocket that is given up before the verdict
-            self.exchange.tell_disconnect()
+            self._connection.give_up(self._number)
+        else:
+            self._early.append(data)
 
     def hold(self) -> None:
         """What the client has not taken is too much."""

@@ -1,7 +1,7 @@
 """The control socket: a Unix socket of the owner's alone, through which `termserver status|reload|stop|scale|healthcheck` ask.
 
-A question is one JSON line, an answer another (`channel.py`). Answers to what takes time come when it is done, so that a script that reloads
-knows what became of it.
+A question is one JSON line, an answer another (`channel.py`). Answers to what takes time come when it is done, so that a script that
+reloads knows what became of it.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """The listening sockets of a service: opened once, inherited by every worker, kept through reloads.
 
-All workers accept from the same sockets. (With SO_REUSEPORT each would have a queue of its own, and what waits in it is lost when the worker
-ends.)
+All workers accept from the same sockets. (With SO_REUSEPORT each would have a queue of its own, and what waits in it is lost when the
+worker ends.)
 """
 
 import socket

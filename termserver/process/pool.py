@@ -1,8 +1,8 @@
 """Which workers there should be, and what is to be done about it.
 
-`settle` compares what is with what is wanted and does the next steps: it is called after everything that happens, and knows nothing of how it
-came about. A reload, a worker that is worn out, one that died and a changed number of workers are the same thing to it: places that nobody
-fills, or that somebody outdated does. Two rules make every change safe:
+`settle` compares what is with what is wanted and does the next steps: it is called after everything that happens, and knows nothing of how
+it came about. A reload, a worker that is worn out, one that died and a changed number of workers are the same thing to it: places that
+nobody fills, or that somebody outdated does. Two rules make every change safe:
 
 - nothing is multiplied before it is proven: of each generation one worker is started alone, the others once it is ready;
 - nothing is taken away before its successor is ready: a worker drains only while more than enough are.

@@ -3,8 +3,8 @@
 One thread, one selector: signals, what workers say and what is asked wake it; `Pool.settle` then decides what is to be done. It runs no
 code of the application's and none of the event loop's, so nothing of theirs can end it or hang it.
 
-Signals: TERM and INT stop gracefully, the second one at once, as QUIT; HUP reloads; USR1 has log files opened anew; TTIN and TTOU mean one worker
-more or less. PID 1 in a container reaps strangers' orphans too, and judges only its own (gunicorn #3220).
+Signals: TERM and INT stop gracefully, the second one at once, as QUIT; HUP reloads; USR1 has log files opened anew; TTIN and TTOU mean one
+worker more or less. PID 1 in a container reaps strangers' orphans too, and judges only its own (gunicorn #3220).
 """
 
 import logging
@@ -25,8 +25,8 @@ from termserver.observe.log import configure
 from termserver.process.control import Clients, default_path, listen
 from termserver.process.listeners import Listeners
 from termserver.process.pool import Pool
-from termserver.process.worker import DRAINING, READY, STARTING, Worker, start
 from termserver.process.watch import watch
+from termserver.process.worker import DRAINING, READY, STARTING, Worker, start
 from termserver.systemd import Notifier
 
 logger = logging.getLogger("termserver")
@@ -103,7 +103,7 @@ class Supervisor:
                 if verdict := worker.check(now):
                     logger.error("Worker %d (pid %d) %s", worker.number, worker.pid, verdict)
             if pool.fatal is not None and not pool.stopping:
-                code, reason = pool.fatal
+                _, reason = pool.fatal
                 logger.critical("Giving up: %s", reason)
                 self._stop(now)
             pool.settle(now)

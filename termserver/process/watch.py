@@ -1,4 +1,4 @@
-"""Source files that change, for development: `watchfiles` watches, in a thread of its own; the supervisor reads what changed from a socket."""
+"""Source files that change, for development: `watchfiles` watches, in a thread; the supervisor reads what changed from a socket."""
 
 import socket
 import threading

@@ -1,7 +1,7 @@
 """The supervisor's view of one worker: a process, a channel to it, and what it said last.
 
-A worker is started anew, not forked: it has no thread, lock or module of the supervisor's, and after an upgrade it runs the new code. It gets
-the listening sockets and its end of the channel as inherited descriptors, and the configuration in a file that has no name.
+A worker is started anew, not forked: it has no thread, lock or module of the supervisor's, and after an upgrade it runs the new code. It
+gets the listening sockets and its end of the channel as inherited descriptors, and the configuration in a file that has no name.
 """
 
 import contextlib
@@ -143,7 +143,7 @@ def _jittered(limit: float) -> float:
     return limit * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
 
 
-def start(  # noqa: PLR0913 - by name
+def start(
     *,
     number: int,
     generation: int,

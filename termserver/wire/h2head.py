@@ -8,7 +8,7 @@ Nothing is judged by other rules than the first time. benchmarks/micro/http2_hea
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from termserver.wire.events import Fields, HttpLimits, Request
@@ -31,11 +31,13 @@ DEFAULT_URGENCY: Final = 3
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9113 §8.2.1: a token without upper case
 _PSEUDO: Final = frozenset({b":authority", b":method", b":path", b":protocol", b":scheme"})
 _CONNECTION_SPECIFIC: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-_STEERING: Final = frozenset({b"content-length", b"expect", b"host", b"priority", b"proxy", b"te"}) | _CONNECTION_SPECIFIC
+_TAKEN_OUT: Final = frozenset({b"cookie", b"host", b"proxy"})  # put in again as one; `Proxy` never (httpoxy, spec attacks B4)
+_STEERING: Final = frozenset({b"content-length", b"expect", b"priority", b"te"}) | _TAKEN_OUT | _CONNECTION_SPECIFIC
 _SCHEMES: Final = frozenset({b"http", b"https"})
 _VERSION_SIZE: Final = 10  # what HTTP/1.1 adds to method and target in its request line: the limit means the same here
 
 _PATH_LITERAL: Final = 0x04  # a field that is not indexed, its name the static table's :path (RFC 7541 §6.2.2)
+_LONGEST_PRIORITY: Final = 128  # bytes of a value that is worth reading
 _KEPT_HEADS: Final = 64  # a connection
 _KEPT_BLOCK_SIZE: Final = 512
 _KEPT_FIELDS: Final = 4_096  # a worker
@@ -63,12 +65,18 @@ class Head:
     urgency: int
     refusal: tuple[int, str] | None
 
+    @property
+    def is_special(self) -> bool:
+        """Whether its stream has to know more than the body's length."""
+        return self.takes_trailers or self.expects_continue or self.upgrade is not None or self.urgency != DEFAULT_URGENCY
+
     def request(self, stream: int, *, ended: bool) -> Request:
         """Give the event."""
         return Request(stream, self.method, self.target, self.path, self.query, self.headers.copy(), "2", ended, self.upgrade)
 
 
 _TOO_LARGE: Final = Head("GET", b"/", b"", b"/", [], None, False, False, None, DEFAULT_URGENCY, (431, "too many or too large fields"))
+_TOO_LARGE_HEAD: Final = replace(_TOO_LARGE, method="HEAD")
 
 
 class HeadRules:
@@ -106,7 +114,7 @@ class HeadRules:
             refusal = self._check(field) or refusal
             if name in _STEERING:
                 steering.setdefault(name, []).append(value)
-                if name == b"host" or name == b"proxy":  # noqa: PLR1714 - a tuple would be made for each; `Proxy` is httpoxy (spec attacks B4)
+                if name in _TAKEN_OUT:
                     continue
             elif b"_" in name and self._underscores is not Underscores.ALLOW:
                 steering.setdefault(b"_", [])
@@ -123,13 +131,14 @@ class HeadRules:
             raise MalformedError("a field name with a byte that it may not have")
         if not is_value(value) or (value and (value[0] in _BLANKS or value[-1] in _BLANKS)):
             raise MalformedError("a field value with a byte that it may not have")
-        size = len(name) + len(value)
+        size, limit = len(name) + len(value), self._limits.field
+        if limit and size > limit:
+            return 431, f"a header field of more than {limit} bytes"
         if name in REPEATED and name not in _STEERING and size <= _KEPT_FIELD_SIZE:
             if len(self._right) >= _KEPT_FIELDS:
                 self._right.clear()
             self._right.add(field)
-        limit = self._limits.field
-        return (431, f"a header field of more than {limit} bytes") if limit and size > limit else None
+        return None
 
     def _assemble(
         self, pseudo: dict[bytes, bytes], headers: Fields, steering: dict[bytes, list[bytes]], refusal: tuple[int, str] | None
@@ -137,11 +146,13 @@ class HeadRules:
         """Put a head together. Raises `MalformedError`."""
         method, target = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
         name, upgrade, refused = _judge_method(method, pseudo)
-        if name == "CONNECT":
-            target = target or b"/"
+        if name == "CONNECT" and upgrade is None and not target:
+            target = b"/"
         _judge_target(method, target, pseudo.get(b":scheme"))
         authority = _judge_authority(pseudo.get(b":authority"), steering.get(b"host"))
         refusal = refusal or refused or self._judge_sizes(method, target) or self._judge_host(authority)
+        if b"cookie" in steering:
+            headers.append((b"cookie", b"; ".join(steering[b"cookie"])))
         if authority is not None:
             headers.insert(0, (b"host", authority))  # ASGI www: first, in the place of any other
         path, _, query = target.partition(b"?")
@@ -219,7 +230,7 @@ class HeadReader:
                 return head
         fields = self.decode(block)
         if fields is None:
-            return _TOO_LARGE
+            return _TOO_LARGE_HEAD if (b":method", b"HEAD") in self._decoder.head else _TOO_LARGE
         head = self._rules.judge(fields)
         if not self._decoder.changed and len(block) <= _KEPT_BLOCK_SIZE:
             self._remember(block, head)
@@ -287,7 +298,7 @@ def _judge_method(method: bytes, pseudo: dict[bytes, bytes]) -> tuple[str, bytes
     if b":scheme" not in pseudo:
         raise MalformedError("no :scheme")
     if protocol is not None:
-        if method != b"CONNECT" or b":authority" not in pseudo or b":path" not in pseudo:
+        if method != b"CONNECT" or b":authority" not in pseudo or b":path" not in pseudo or not is_token(protocol):
             raise MalformedError(":protocol is for CONNECT, beside :scheme, :path and :authority")
         return "CONNECT", protocol, None if protocol == b"websocket" else (501, "protocol not implemented")
     name = METHODS.get(method)
@@ -329,6 +340,8 @@ def read_priority(value: bytes) -> int:
     Whether parts of a response are of use (`i`) makes no difference here: equally urgent responses take turns, frame by frame.
     """
     urgency = DEFAULT_URGENCY
+    if len(value) > _LONGEST_PRIORITY:
+        return urgency
     for part in value.split(b","):
         key, _, text = part.strip(_BLANKS).partition(b";")[0].partition(b"=")
         if key == b"u" and len(text) == 1 and text in b"01234567":

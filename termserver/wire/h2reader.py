@@ -118,6 +118,7 @@ class FrameReader:
         if not self.greeted or self._block is not None:
             self._check_order(kind, flags, number)
         if kind == frames.HEADERS:
+            self._check_size(payload)
             if flags & _SPECIAL != frames.END_HEADERS:
                 payload = self._begin_block(flags, number, payload, now)
                 if self._block is not None:
@@ -153,14 +154,18 @@ class FrameReader:
             self._floods.count(EMPTY, now)
         block.continuations += 1
         block.data += payload
-        limits = self._limits
-        if limits.http2_continuations and block.continuations > limits.http2_continuations:
+        limit = self._limits.http2_continuations
+        if limit and block.continuations > limit:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block in too many frames")
-        if limits.http2_header_block and len(block.data) > limits.http2_header_block:
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block too large")
+        self._check_size(block.data)
         if flags & frames.END_HEADERS:
             self._block = None
         return block
+
+    def _check_size(self, block: bytes) -> None:
+        limit = self._limits.http2_header_block
+        if limit and len(block) > limit:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block too large")
 
     def clear(self) -> None:
         """Forget what is held: nothing will follow."""

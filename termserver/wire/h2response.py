@@ -40,14 +40,14 @@ class ResponseEncoder:
     def encode(self, status: int, headers: Iterable[Iterable[bytes]]) -> tuple[bytes, int | None]:
         """Give the header block of a final response, and its Content-Length if there is one. Raises `InvalidMessage`."""
         # Fast path: a head that consists of kept fields only. benchmarks/micro/http2_response.py guards this.
-        whole = (status, *headers) if type(headers) is list and headers and type(headers[0]) is tuple else None
+        whole = (status, *headers) if type(headers) is list and type(status) is int else None
         if whole is not None:
             try:
-                block, length = self._heads[whole]
-            except (KeyError, TypeError):
-                pass
-            else:
-                return block + self._defaults, length
+                found = self._heads.get(whole)
+            except TypeError:  # some pair is a list
+                found = whole = None
+            if found is not None:
+                return found[0] + self._defaults, found[1]
         return self._encode(status, headers, whole)
 
     def _encode(  # noqa: C901 - one loop, one branch a kind

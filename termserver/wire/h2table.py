@@ -18,26 +18,16 @@ PROTOCOL_ERROR, FLOW_CONTROL_ERROR = ErrorCodes.PROTOCOL_ERROR, ErrorCodes.FLOW_
 
 _SWITCHES: Final = frozenset({SettingCodes.ENABLE_PUSH, SettingCodes.ENABLE_CONNECT_PROTOCOL, frames.NO_RFC7540_PRIORITIES})
 _REMEMBERED: Final = 1_000
+_WORTH_A_FRAME: Final = 1_024  # bytes of a window: with less at a time, both sides would send ever smaller frames (RFC 9113 §5.2.2)
 
 
 class StreamTable:
     """The streams of one connection, and the window of all."""
 
     __slots__ = (
-        "_gaps",
-        "_most",
-        "_reset",
-        "_taken",
-        "_window",
-        "ending",
-        "last",
-        "last_is_final",
-        "opened",
-        "priorities",
-        "sender",
-        "stream_window",
-        "streams",
-    )
+        "_gaps", "_most", "_reset", "_taken",
+        "ending", "last", "last_is_final", "opened", "priorities", "sender", "stream_window", "streams", "window",
+    )  # fmt: skip
 
     def __init__(self, limits: Http2Limits) -> None:
         """Open the connection's window (spec limits L31)."""
@@ -52,13 +42,13 @@ class StreamTable:
         self._most = limits.http2_streams or _REMEMBERED
         self.priorities: dict[int, int] = {}  # urgencies of streams that are not open yet
         self.stream_window = frames.WINDOW  # of a new stream's body
-        self._window = min(max(limits.http2_window or frames.LARGEST_WINDOW, frames.WINDOW), frames.LARGEST_WINDOW)
+        self.window = min(max(limits.http2_window or frames.LARGEST_WINDOW, frames.WINDOW), frames.LARGEST_WINDOW)
         self._taken = 0
 
     @property
     def first_update(self) -> bytes:
         """The frame that opens the window, empty where it is as RFC 9113 §6.9.2 has it."""
-        return frames.window_update(0, self._window - frames.WINDOW) if self._window > frames.WINDOW else b""
+        return frames.window_update(0, self.window - frames.WINDOW) if self.window > frames.WINDOW else b""
 
     # ------------------------------------------------------------------ which there are
 
@@ -67,6 +57,10 @@ class StreamTable:
         if number != self.last + 2 and number > 1:
             self._gaps = [*self._gaps[-_REMEMBERED:], range(self.last + 2 - (not self.last), number, 2)]
         self.last = number
+
+    def is_idle(self, number: int) -> bool:
+        """Whether a stream is still to come; one that was refused at the end of a drain is not."""
+        return number > self.last and number not in self._reset
 
     def judge_late(self, number: int) -> None:
         """Ignore a frame on a stream that we ended, refuse one on a stream that is closed or was passed over (RFC 9113 §5.1)."""
@@ -82,9 +76,11 @@ class StreamTable:
         if stream is not None:
             stream.urgency = urgency
         elif number > self.last:
-            if len(self.priorities) >= self._most:
-                self.priorities.clear()
             self.priorities[number] = urgency
+            if len(self.priorities) + len(self.streams) > self._most:
+                self.priorities = {each: said for each, said in self.priorities.items() if each > self.last}
+                if len(self.priorities) + len(self.streams) > self._most:  # RFC 9218 §7.1
+                    raise ConnectionFault(PROTOCOL_ERROR, "priorities of more streams than there may be")
 
     def end(self, number: int, code: ErrorCodes) -> None:
         """Reset a stream; frames of it that are on their way will be ignored."""
@@ -107,7 +103,7 @@ class StreamTable:
         if stream.inbound is not None:
             self.return_window(stream.inbound)
         if stream.outbound is not None:
-            self.sender.drop(stream)
+            self.sender.drop(stream, stream.outbound)
         if self.last_is_final and not self.streams and self.ending is Ending.OPEN:
             self.ending = Ending.LINGER
 
@@ -125,22 +121,22 @@ class StreamTable:
 
     def use_window(self, size: int) -> bool:
         """Count bytes that came; False where they are more than the client may send."""
-        self._window -= size
-        return self._window >= 0
+        self.window -= size
+        return self.window >= 0
 
     def credit(self, size: int) -> None:
         """Give back a part of the connection's window."""
         self._taken += size
-        if self._taken > self._window:  # half of it is used up, or more
+        if self._taken > self.window and self._taken >= _WORTH_A_FRAME:  # half of it is used up, or more
             self.sender.say(frames.window_update(0, self._taken))
-            self._window += self._taken
+            self.window += self._taken
             self._taken = 0
 
     def consumed(self, stream: int, size: int) -> None:
         """Give the client back the window for body bytes that the application took."""
         found = self.streams.get(stream)
         inbound = found.inbound if found is not None else None
-        if inbound is None or not size:  # its window was given back when it ended
+        if inbound is None or inbound.unwanted or not size:  # its window was given back already
             return
         inbound.held -= size
         self.reopen(stream, inbound, size)

@@ -18,6 +18,7 @@ from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from termserver.wire.events import Fields
+from termserver.wire.fields import REPEATED
 
 TABLE_SIZE: Final = 4_096  # bytes of the table that a client may use: RFC 9113's initial value, and ours
 
@@ -35,6 +36,10 @@ _HUFFMAN, _STRING_BITS = 0x80, 0x7F
 
 _MOST_RESIZES: Final = 2  # at the beginning of a block: RFC 7541 §4.2 has no use for more
 _LARGEST_SHIFT: Final = 28  # an integer of more than five bytes is none that we can use (CVE-2026-59980)
+_NEVER_INDEXED: Final = 0x10
+_PUBLIC: Final = REPEATED | {b":path", b":authority", b":method", b":scheme"}  # fields whose values many share, and none is a secret
+_NO_FIELDS: Final[Fields] = []
+_PSEUDO: Final = 5  # fields that come first, at most
 _KEPT_STRINGS: Final = 4_096
 _KEPT_STRING_SIZE: Final = 128
 _PATIENCE: Final = 4  # a list this many times over its limits is an attack, not a mistake (spec limits L4)
@@ -56,7 +61,7 @@ class ListTooLargeError(Exception):
 class HeaderDecoder:
     """The decoder of one connection. `max_size` bytes (RFC 7541 §4.1, 32 more a field) and `max_count` fields; 0 = no limit."""
 
-    __slots__ = ("_max_count", "_max_size", "_strings", "_table", "changed", "room")
+    __slots__ = ("_max_count", "_max_size", "_strings", "_table", "changed", "head", "room")
 
     def __init__(self, max_size: int, max_count: int, strings: dict[bytes, bytes] | None = None) -> None:
         """Begin with an empty table. `strings` are decoded ones that are remembered: what they mean depends on no connection."""
@@ -65,6 +70,7 @@ class HeaderDecoder:
         self._table = HeaderTable()
         self._strings = {} if strings is None else strings
         self.room = 0  # bytes that the last list might have had more
+        self.head = _NO_FIELDS  # of a list that was too large: its first fields
         self.changed = False  # whether the last block changed the table, or may have
 
     def decode(self, block: bytes) -> Fields | None:
@@ -92,7 +98,7 @@ class HeaderDecoder:
                     index, position = _read_integer(block, position, index)
                 field = _STATIC[index - 1] if 0 < index <= _STATIC_LENGTH else table.get_by_index(index)
             elif first & _INDEXING:
-                field, position = self._read_literal(block, position, _INDEXING_BITS)
+                field, position = self._read_literal(block, position, first & _INDEXING_BITS, _INDEXING_BITS)
                 table.add(*field)
                 changed = True
             elif first & _RESIZE:
@@ -101,7 +107,9 @@ class HeaderDecoder:
                 changed = True
                 continue
             else:
-                field, position = self._read_literal(block, position, _LITERAL_BITS)
+                field, position = self._read_literal(
+                    block, position, first & _LITERAL_BITS, _LITERAL_BITS, secret=bool(first & _NEVER_INDEXED)
+                )
             count += 1
             size += len(field[0]) + len(field[1]) + _ENTRY_OVERHEAD
             if size <= self._max_size and count <= self._max_count:
@@ -109,29 +117,30 @@ class HeaderDecoder:
             elif size > self._max_size * _PATIENCE or count > self._max_count * _PATIENCE:
                 raise ListTooLargeError
         self.room = self._max_size - size
+        self.head = fields[:_PSEUDO] if len(fields) < count else _NO_FIELDS
         return fields if len(fields) == count else None, changed
 
-    def _read_literal(self, block: bytes, position: int, bits: int) -> tuple[tuple[bytes, bytes], int]:
+    def _read_literal(self, block: bytes, position: int, index: int, bits: int, *, secret: bool = False) -> tuple[tuple[bytes, bytes], int]:
         """Read a field whose name may stand in a table, and whose value stands here (RFC 7541 §6.2)."""
-        index, position = block[position] & bits, position + 1
+        position += 1
         if index == bits:
             index, position = _read_integer(block, position, index)
         if index:
             name = _STATIC[index - 1][0] if index <= _STATIC_LENGTH else self._table.get_by_index(index)[0]
         else:
-            name, position = self._read_string(block, position)
-        value, position = self._read_string(block, position)
+            name, position = self._read_string(block, position, public=True)
+        value, position = self._read_string(block, position, public=name in _PUBLIC and not secret)
         return (name, value), position
 
     def read_path(self, block: bytes, position: int) -> tuple[bytes, int]:
         """Read the string at a position, as `decode` would; give where it ends. Raises `CompressionError`."""
         try:
-            return self._read_string(block, position)
+            return self._read_string(block, position, public=True)
         except (HPACKError, IndexError) as error:
             raise CompressionError(str(error) or "a truncated header block") from error
 
-    def _read_string(self, block: bytes, position: int) -> tuple[bytes, int]:
-        """Read a string (RFC 7541 §5.2)."""
+    def _read_string(self, block: bytes, position: int, *, public: bool) -> tuple[bytes, int]:
+        """Read a string (RFC 7541 §5.2). Only a public one is remembered: how long another takes would tell whether somebody sent it."""
         first, start = block[position], position + 1
         length = first & _STRING_BITS
         if length == _STRING_BITS:
@@ -142,10 +151,10 @@ class HeaderDecoder:
         text = block[start:end]
         if not first & _HUFFMAN:
             return text, end
-        plain = self._strings.get(text)
+        plain = self._strings.get(text) if public else None
         if plain is None:
             plain = decode_huffman(text)
-            if length <= _KEPT_STRING_SIZE:
+            if public and length <= _KEPT_STRING_SIZE:
                 if len(self._strings) >= _KEPT_STRINGS:
                     self._strings.clear()
                 self._strings[text] = plain

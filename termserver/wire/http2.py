@@ -118,10 +118,12 @@ class Http2:
         if self.ending is not OPEN:
             return events
         self._now = now
-        take = self._take_frame
+        take, table = self._take_frame, self._table
         try:
             for frame in self._reader.read(data, now):
                 take(*frame)
+                if table.ending is not OPEN:  # a drain came to its end
+                    break
         except ConnectionFault as error:
             self._fail(error.code, error.reason)
         except FloodError as error:
@@ -146,22 +148,29 @@ class Http2:
         return self._reader.greeted
 
     @property
+    def open_window(self) -> int:
+        """Bytes of request bodies that the client may send on all streams together."""
+        return self._table.window
+
+    @property
     def in_head(self) -> bool:
         """Whether a part of a head, or of a frame that might be one, is here."""
         return self._reader.in_head
 
-    def adopt(self, settings: bytes, *, is_head: bool) -> None:
+    def adopt(self, settings: bytes, *, is_head: bool) -> list[Event]:
         """Take over an HTTP/1 request as stream 1, with the settings that came with it (RFC 7540 §3.2)."""
+        events = self._events = []
         try:
             for name, value in frames.read_settings(settings):
                 self._table.apply(name, value)
         except ConnectionFault as fault:
             self._fail(fault.code, fault.reason)
-            return
+            return events
         table = self._table
         table.advance(1)
         table.opened = 1
         table.streams[1] = Stream(1, self.sender.initial_window, None, is_head=is_head)
+        return events
 
     # ------------------------------------------------------------------ heads
 
@@ -170,7 +179,7 @@ class Http2:
         if not number:
             raise ConnectionFault(PROTOCOL_ERROR, "HEADERS on stream 0")
         ended = bool(flags & frames.END_STREAM)
-        if number > self._table.last:
+        if self._table.is_idle(number):
             self._open(number, block, ended=ended)
             return
         stream = self.streams.get(number)
@@ -192,27 +201,25 @@ class Http2:
         if not number & 1:
             raise ConnectionFault(PROTOCOL_ERROR, "a stream with a server's number")
         table = self._table
+        if table.last_is_final:
+            self._heads.decode(block)
+            self._refuse(number)
+            return
         table.advance(number)
         try:
             head = self._heads.read(block)
         except MalformedError as error:
             raise StreamFault(number, PROTOCOL_ERROR, str(error)) from None
         streams, most = self.streams, self._terms.streams
-        if table.last_is_final or len(streams) >= most or self.calls >= most:
-            self._count(flood.OVERHEAD)
-            table.end(number, REFUSED_STREAM)
+        if len(streams) >= most or self.calls >= most:
+            self._refuse(number)
             return
         table.opened += 1
-        if ended:
-            if head.length:
-                raise StreamFault(number, PROTOCOL_ERROR, "the body is shorter than its Content-Length")
-            if head.upgrade is not None:
-                raise StreamFault(number, PROTOCOL_ERROR, "a tunnel that is closed at once")
-            inbound = None
-        else:
-            inbound = Inbound(table.stream_window, head.length)
+        if ended and (head.length or head.upgrade is not None):
+            raise StreamFault(number, PROTOCOL_ERROR, "the stream ends before its body, or its tunnel, has begun")
+        inbound = None if ended else Inbound(table.stream_window, head.length)
         stream = streams[number] = Stream(number, self.sender.initial_window, inbound, is_head=head.method == "HEAD")
-        if head.takes_trailers or head.expects_continue or head.urgency != stream.urgency or table.priorities:
+        if head.is_special or table.priorities:
             self._set_up(stream, head)
         if head.refusal is not None:
             self._events.append(self.reject(number, *head.refusal))
@@ -223,9 +230,15 @@ class Http2:
         if limit and table.opened >= limit:
             self.drain()
 
+    def _refuse(self, number: int) -> None:
+        """Leave a stream alone: the client may ask for the same again, elsewhere or later."""
+        self._count(flood.OVERHEAD)
+        self._table.end(number, REFUSED_STREAM)
+
     def _set_up(self, stream: Stream, head: Head) -> None:
         """Note what few requests ask for."""
         stream.takes_trailers = head.takes_trailers
+        stream.tunnel = head.upgrade is not None
         stream.expects_continue = head.expects_continue
         stream.urgency = self._table.priorities.pop(stream.id, head.urgency)
 
@@ -241,11 +254,10 @@ class Http2:
             raise StreamFault(number, PROTOCOL_ERROR, "the body is shorter than its Content-Length")
         limits = self._terms.limits
         size = sum(len(name) + len(value) for name, value in fields or ())
+        self._end_body(stream, inbound)
         if fields is None or len(fields) > (limits.trailer_count or UNLIMITED) or size > (limits.trailer_bytes or UNLIMITED):
             self._give_up(stream, 431, "too many or too large trailer fields")
             return
-        stream.inbound = None
-        self._table.return_window(inbound)
         self._events.append(Trailers(number, fields) if fields else Body(number, b"", ended=True))
 
     def _give_up(self, stream: Stream, status: int, reason: str) -> None:
@@ -291,7 +303,7 @@ class Http2:
         if number in self.streams:  # spec attacks C2
             raise StreamFault(number, STREAM_CLOSED, "DATA after the end of the stream")
         self._count(flood.OVERHEAD)
-        if not number or number > self._table.last:
+        if not number or self._table.is_idle(number):
             raise ConnectionFault(PROTOCOL_ERROR, "DATA on a stream that is not open")
         self._table.judge_late(number)
 
@@ -299,26 +311,32 @@ class Http2:
         """Take bytes of a body that is under way."""
         number = stream.id
         if size < _SMALL and not ended:
-            self._count_small(stream, size)
+            self._count_small(stream, inbound, size)
         inbound.received += size
         if inbound.left is not None:
             inbound.left -= size
             if inbound.left < 0 or (ended and inbound.left):
                 raise StreamFault(number, PROTOCOL_ERROR, "the body is not as long as its Content-Length")
+        if ended:
+            self._end_body(stream, inbound)
         limit = self._terms.limits.request_body
         if limit and inbound.received > limit and not stream.tunnel:
             self._give_up(stream, 413, f"a body of more than {limit} bytes")
             return
-        if ended:
-            stream.inbound = None
-            self._table.return_window(inbound)
         if size or ended:
             self._events.append(Body(number, payload, ended))
 
-    def _count_small(self, stream: Stream, size: int) -> None:
+    def _end_body(self, stream: Stream, inbound: Inbound) -> None:
+        stream.inbound = None
+        self._table.return_window(inbound)
+
+    def _count_small(self, stream: Stream, inbound: Inbound, size: int) -> None:
         if not size:
             self._count(flood.OVERHEAD)
             self._count(flood.EMPTY)
+        elif not inbound.small:  # many clients send a body, and then an empty frame that ends it
+            inbound.small = True
+            return
         if not stream.tunnel:
             self._count(flood.SMALL, _SMALL - size)
 
@@ -341,7 +359,7 @@ class Http2:
 
     def _check_used(self, number: int, name: str) -> None:
         """No frame but HEADERS and PRIORITY comes on a stream that is idle (RFC 9113 §5.1)."""
-        if not number or number > self._table.last or not number & 1:
+        if not number or self._table.is_idle(number) or not number & 1:
             raise ConnectionFault(PROTOCOL_ERROR, f"{name} on a stream that is not open")
 
     def _read_settings(self, flags: int, _number: int, payload: bytes) -> None:

@@ -3,24 +3,42 @@
 Every frame is built by hand, header blocks by the hpack package, each with an encoder of its own: no block depends on another one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import pytest
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 from hpack import Decoder, Encoder
 
 from termserver.config import Limits
 from termserver.wire import h2frames as f
-from termserver.wire.events import Aborted, Body, Ending, Event, Fields, Request, Trailers
+from termserver.wire.events import Aborted, Body, Ending, Event, Fault, Fields, Request, Trailers
 from termserver.wire.h2head import HeadRules
 from termserver.wire.h2response import ResponseEncoder
-from termserver.wire.http2 import Http2, Http2Terms
+from termserver.wire.h2terms import Http2Terms
+from termserver.wire.http2 import Http2
 from wire.driving import byte_by_byte
 
 WAYS = ["whole", "byte by byte", "in sevens"]
+every_way = pytest.mark.parametrize("way", WAYS)
 HELLO = f.PREFACE + f.settings([])
 LARGEST = f.LARGEST_WINDOW
+
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR = (
+    ErrorCodes.NO_ERROR,
+    ErrorCodes.PROTOCOL_ERROR,
+    ErrorCodes.INTERNAL_ERROR,
+    ErrorCodes.FLOW_CONTROL_ERROR,
+    ErrorCodes.STREAM_CLOSED,
+    ErrorCodes.FRAME_SIZE_ERROR,
+)
+REFUSED_STREAM, COMPRESSION_ERROR, CANCEL = ErrorCodes.REFUSED_STREAM, ErrorCodes.COMPRESSION_ERROR, ErrorCodes.CANCEL
+ENHANCE_YOUR_CALM = ErrorCodes.ENHANCE_YOUR_CALM
+INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = SettingCodes.INITIAL_WINDOW_SIZE, SettingCodes.MAX_FRAME_SIZE
+TE = (b"te", b"trailers")
+EXPECT = (b"expect", b"100-continue")
 
 
 def make(**limits: int) -> Http2:
@@ -36,6 +54,10 @@ class Sent(NamedTuple):
     flags: int
     stream: int
     payload: bytes = b""
+
+
+DRAIN_PING = Sent(f.PING, 0, 0, b"draining")
+ACK = Sent(f.SETTINGS, f.ACK, 0)
 
 
 def read_frames(data: bytes) -> list[Sent]:
@@ -67,6 +89,12 @@ def fields(method: bytes = b"GET", path: bytes = b"/", *more: tuple[bytes, bytes
     return [(b":method", method), (b":scheme", b"https"), (b":authority", b"a"), (b":path", path), *more]
 
 
+def length(size: int) -> tuple[bytes, bytes]:
+    """Build a Content-Length."""
+    return (b"content-length", b"%d" % size)
+
+
+SOME = block(fields(b"POST", b"/a", (b"x-a", b"1")))
 CONNECT: Fields = [
     (b":method", b"CONNECT"),
     (b":protocol", b"websocket"),
@@ -297,3 +325,93 @@ def _cut(joined: bytes, way: str) -> Iterator[bytes]:
         yield from byte_by_byte(joined)
     else:
         yield from (joined[i : i + 7] for i in range(0, len(joined), 7))
+
+
+# ---------------------------------------------------------------------- scenes
+
+# Streams of a connection on which everything has happened.
+OPEN, HALF_CLOSED, CLOSED, RESET_BY_CLIENT, RESET_BY_US, PASSED_OVER, ANSWERED_EARLY, LAST, IDLE = 1, 3, 5, 7, 9, 11, 13, 15, 17
+
+
+def busy(way: str = "whole", **limits: int) -> Client:
+    """Make a connection with a stream in every state (RFC 9113 §5.1)."""
+    client = Client(way, **limits)
+    client.send(post(OPEN), get(HALF_CLOSED), get(CLOSED), post(RESET_BY_CLIENT), reset(RESET_BY_CLIENT), post(RESET_BY_US))
+    client.respond(CLOSED)
+    client.engine.reset(RESET_BY_US)
+    client.send(post(ANSWERED_EARLY), post(LAST))
+    client.respond(ANSWERED_EARLY)
+    client.take()
+    assert client.resets == [(RESET_BY_US, INTERNAL_ERROR), (ANSWERED_EARLY, NO_ERROR)]
+    assert set(client.engine.streams) == {OPEN, HALF_CLOSED, LAST}
+    client.events.clear()
+    client.sent.clear()
+    return client
+
+
+def feed(scene: Callable[[str], Client], *pieces: bytes) -> Client:
+    """Feed bytes in every way they may come; give the client of one, the others had to be the same."""
+    client = scene(WAYS[0])
+    client.send(*pieces)
+    client.take()
+    for way in WAYS[1:]:
+        other = scene(way)
+        other.send(*pieces)
+        other.take()
+        assert (other.events, other.sent, other.engine.ending) == (client.events, client.sent, client.engine.ending), way
+    return client
+
+
+def breaks(scene: Callable[[str], Client], data: bytes, code: int, last: int = LAST) -> str:
+    """See that bytes end the connection, that nothing is read behind them; give the reason."""
+    client = feed(scene, data)
+    assert client.goaways == [(last, code)]
+    assert client.engine.ending is Ending.LINGER
+    fault = client.events[-1]
+    assert isinstance(fault, Fault)
+    assert (fault.stream, fault.code) == (0, code)
+    assert client.sent[-1].payload[8:].decode() == fault.reason
+    assert client.engine.streams == {}
+    behind = feed(scene, data, ping(), get(101))
+    assert (behind.sent, behind.events) == (client.sent, client.events)
+    assert behind.send(get(103)) == behind.take() == []
+    return fault.reason
+
+
+def breaks_stream(scene: Callable[[str], Client], data: bytes, stream: int, code: int) -> str:
+    """See that bytes end a stream and nothing else; give the reason."""
+    client = feed(scene, data)
+    assert client.resets == [(stream, code)]
+    fault = client.events[-1]
+    assert isinstance(fault, Fault)
+    assert (fault.stream, fault.code) == (stream, code)
+    assert stream not in client.engine.streams
+    client.engine.start(stream, 200, [])
+    client.engine.write(stream, b"nobody", False)
+    assert client.take() == []
+    client.send(window(stream, 1), headers(stream, [(b"a", b"b")]))  # what crossed our RST_STREAM
+    assert client.goaways == []
+    assert client.works
+    return fault.reason
+
+
+def is_well(client: Client) -> bool:
+    """Whether the connection goes on."""
+    return client.goaways == [] and client.engine.ending is Ending.OPEN
+
+
+def is_cut(client: Client, code: int) -> bool:
+    """Whether the connection was ended with a code, and the applications were told."""
+    fault = client.events[-1]
+    return (
+        [each for _, each in client.goaways] == [code]
+        and client.engine.ending is Ending.LINGER
+        and isinstance(fault, Fault)
+        and (fault.stream, fault.code) == (0, code)
+        and client.engine.streams == {}
+    )
+
+
+def numbers(count: int, first: int = 1) -> range:
+    """Give the numbers of so many streams."""
+    return range(first, first + 2 * count, 2)

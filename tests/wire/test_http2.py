@@ -4,29 +4,23 @@ The RFC's rules are in the files beside this one, by subject. Every test with `w
 what comes of them has to be the same. What a hostile client may not do is in `test_http2_attacks.py`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.errors import ErrorCodes
 from h2.events import DataReceived, ResponseReceived, StreamEnded
-from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import settings as laws
 from hypothesis import strategies as st
 
 from termserver.errors import InvalidMessage, UnexpectedMessage
-from termserver.wire import h2frames as f
-from termserver.wire.events import Aborted, Body, Ending, Event, Fault, Rejected, Request, Trailers
+from termserver.wire.events import Body, Ending, Event
 from wire.h2driving import (
-    CONNECT,
-    HELLO,
     LARGEST,
-    WAYS,
+    SOME,
     Client,
-    Sent,
     block,
     continuation,
     data,
@@ -44,8 +38,6 @@ from wire.h2driving import (
     settings,
     window,
 )
-from wire.h2driving import (ACK, ANSWERED_EARLY, CANCEL, CLOSED, COMPRESSION_ERROR, DRAIN_PING, EXPECT, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, HALF_CLOSED, IDLE, INITIAL_WINDOW_SIZE, INTERNAL_ERROR, LAST, MAX_FRAME_SIZE, NO_ERROR, OPEN, PASSED_OVER, PROTOCOL_ERROR, REFUSED_STREAM, RESET_BY_CLIENT, RESET_BY_US, SOME, STREAM_CLOSED, TE, breaks, breaks_stream, busy, every_way, feed, length)
-
 
 # ---------------------------------------------------------------------- laws
 
