@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from termserver import __version__, systemd
 from termserver.config import Config
@@ -55,25 +55,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command in QUESTIONS:
             return _ask(command, words)
         found = vars(parser().parse_args(_expand(words)))
+        original = dict(os.environ)
         sockets = systemd.take_sockets(os.environ)
         effective = gather(found, os.environ, Path.cwd(), sockets)
         for warning in effective.warnings:
             _complain("warning", warning)
         if command == "check":
             return _check(effective)
-        return _serve(effective, lambda: gather(found, os.environ, Path.cwd(), sockets).usable())
+        origin = _Origin(lambda: gather(found, os.environ, Path.cwd(), sockets).usable(), original, [number for number, _ in sockets])
+        return _serve(effective, origin)
     except TermserverError as error:
         _complain("error", str(error))
         return int(getattr(error, "exit_code", 1))
 
 
-def _serve(effective: Effective, load: Callable[[], Config]) -> int:
+class _Origin(NamedTuple):
+    """What a supervisor needs in order to begin anew."""
+
+    load: Callable[[], Config]
+    environment: dict[str, str]
+    sockets: list[int]
+
+
+def _serve(effective: Effective, origin: _Origin) -> int:
     config = effective.usable()
     notifier = systemd.Notifier.take(os.environ)
     if config.workers.supervised:
         from termserver.process.supervisor import supervise
 
-        return supervise(config, load, notifier)
+        return supervise(config, origin.load, notifier, origin.environment, origin.sockets)
     from termserver.net.runner import run
 
     return run(config, notifier)

@@ -4,6 +4,7 @@ All workers accept from the same sockets. (With SO_REUSEPORT each would have a q
 worker ends.)
 """
 
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,6 +76,24 @@ class Listeners:
         self.forget()
         self._retired, self._open = self._open, {}
         self.forget()
+
+    def hand_on(self) -> list[tuple[str, str, int, list[int]]]:
+        """Give purposes, addresses and descriptors, for a successor."""
+        return [(purpose, str(bind), count, [each.fileno() for each in sockets]) for (purpose, bind, count), sockets in self._open.items()]
+
+    def adopt(self, config: Config, handed: list[tuple[str, str, int, list[int]]]) -> None:
+        """Take over what a predecessor listened at; what the configuration does not name is closed by and by."""
+        found = {(purpose, address, count): numbers for purpose, address, count, numbers in handed}
+        for key in _named(config):
+            purpose, bind, count = key
+            numbers = found.pop((purpose, str(bind), count), None)
+            if numbers is not None:
+                self._open[key] = [socket.socket(fileno=number) for number in numbers]
+                if isinstance(bind, Unix):
+                    self._files[bind] = Path(bind.path).stat().st_ino
+        for numbers in found.values():
+            for number in numbers:
+                os.close(number)
 
     @property
     def sockets(self) -> Mapping[str, Sequence[socket.socket]]:

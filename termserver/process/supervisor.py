@@ -3,8 +3,9 @@
 One thread, one selector: signals, what workers say and what is asked wake it; `Pool.settle` then decides what is to be done. It runs no
 code of the application's and none of the event loop's, so nothing of theirs can end it or hang it.
 
-Signals: TERM and INT stop gracefully, the second one at once, as QUIT; HUP reloads; USR1 has log files opened anew; TTIN and TTOU mean one
-worker more or less. PID 1 in a container reaps strangers' orphans too, and judges only its own (gunicorn #3220).
+Signals: TERM and INT stop gracefully, the second one at once, as QUIT; HUP reloads; USR1 has log files opened anew; USR2 upgrades in place
+(`succession.py`); TTIN and TTOU mean one worker more or less. PID 1 in a container reaps strangers' orphans too, and judges only its own
+(gunicorn #3220).
 """
 
 import logging
@@ -13,7 +14,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from termserver.channel import Channel, Said
 from termserver.config import Config
 from termserver.errors import TermserverError
 from termserver.observe.log import configure
+from termserver.process import succession
 from termserver.process.control import Clients, default_path, listen
 from termserver.process.listeners import Listeners
 from termserver.process.pool import Pool
@@ -32,7 +34,8 @@ from termserver.systemd import Notifier
 logger = logging.getLogger("termserver")
 
 _SIGNALS: Final = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD,
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGCHLD,
 )  # fmt: skip
 _MOST_WORKERS: Final = 1_024
 _IDLE: Final = 60.0  # seconds: the longest sleep, so that no forgotten deadline is for ever
@@ -42,9 +45,19 @@ class Supervisor:
     """One service."""
 
     def __init__(
-        self, config: Config, load: Callable[[], Config], notifier: Notifier, changes: Callable[[], socket.socket] | None = None
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        notifier: Notifier,
+        *,
+        changes: Callable[[], socket.socket] | None = None,
+        original: Mapping[str, str] | None = None,
+        handed: Iterable[int] = (),
     ) -> None:
-        """`load` reads the configuration anew; `changes` gives a socket that becomes readable when source files change."""
+        """`load` reads the configuration anew; `changes` gives a socket that becomes readable when source files change.
+
+        `original` is the environment as it was at the start, `handed` the service manager's sockets: a successor needs both.
+        """
         self._config = self._proven = config  # the newest, and the newest that workers began with
         self._load = load
         self._notifier = notifier
@@ -61,7 +74,11 @@ class Supervisor:
         self._watchdog_at = 0.0
         self._beats = 0
         self._environment = dict(os.environ)
-        self._lifeline, self._held = os.pipe()  # what workers hold one end of, to learn of our end
+        self._original = dict(os.environ) if original is None else dict(original)
+        self._handed = tuple(handed)
+        self._estate = succession.take_over(self._environment)
+        self._lifeline, self._held = self._estate.lifeline if self._estate else os.pipe()  # workers hold one end, to learn of our end
+        self._rehearsal = 0  # the process id of a check before an upgrade
 
     # ------------------------------------------------------------------ life
 
@@ -74,8 +91,10 @@ class Supervisor:
         before = {number: signal.signal(number, _noted) for number in _SIGNALS}
         try:
             self._selector.register(woken, selectors.EVENT_READ, self._read_signals)
+            self._inherit()
             self._listeners.take(self._config)
             self._open_control()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             if self._changes is not None:
                 self._selector.register(self._changes(), selectors.EVENT_READ, self._files_changed)
             logger.info("termserver %s: %s, workers: %d", __version__, ", ".join(self._listeners.addresses), self._pool.wanted)
@@ -93,6 +112,23 @@ class Supervisor:
             self._selector.close()
             woken.close()
             wake.close()
+
+    def _inherit(self) -> None:
+        """Take over what a predecessor left, and renew it."""
+        estate = self._estate
+        if estate is None:
+            return
+        self._listeners.adopt(self._config, estate.listeners)
+        self._started = estate.started
+        pool = self._pool
+        pool.generation = estate.generation
+        for handed in estate.workers:
+            worker = Worker.adopt(handed, self._config)
+            pool.workers.append(worker)
+            self._watch_worker(worker)
+        pool.renew()
+        self._announced = self._reloading = True
+        logger.info("Upgraded to termserver %s: new workers start, the old ones go on until those are ready", __version__)
 
     def _serve(self) -> int:
         pool = self._pool
@@ -120,9 +156,12 @@ class Supervisor:
             number=self._started, generation=generation, config=self._config, listeners=self._listeners.sockets,
             environment=self._environment, lifeline=self._lifeline, now=now,
         )  # fmt: skip
-        self._selector.register(worker.channel, selectors.EVENT_READ, lambda _channel, _mask: self._hear(worker))
+        self._watch_worker(worker)
         logger.info("Worker %d starts (pid %d)", worker.number, worker.pid)
         return worker
+
+    def _watch_worker(self, worker: Worker) -> None:
+        self._selector.register(worker.channel, selectors.EVENT_READ, lambda _channel, _mask: self._hear(worker))
 
     # ------------------------------------------------------------------ what workers do
 
@@ -154,6 +193,8 @@ class Supervisor:
             worker = next((worker for worker in self._pool.workers if worker.pid == pid), None)
             if worker is not None:
                 self._ended(worker, status, now)
+            elif pid == self._rehearsal:
+                self._upgrade(os.waitstatus_to_exitcode(status))
 
     def _ended(self, worker: Worker, status: int, now: float) -> None:
         while not worker.channel.closed:  # its last words may still lie in the socket
@@ -196,6 +237,35 @@ class Supervisor:
         self._notifier.ready(self._status())
         self._answer("reload", ok=False, text=f"not reloaded, the old workers go on: {reason}")
 
+    def _rehearse_upgrade(self) -> None:
+        """See whether the code and the configuration that are there now would do; `_upgrade` goes on from that."""
+        if self._rehearsal or self._pool.stopping:
+            return
+        try:
+            self._rehearsal = succession.rehearse(self._environment)
+        except OSError as error:
+            logger.error("Not upgraded: %s", error)  # noqa: TRY400 - the line says it
+
+    def _upgrade(self, code: int) -> None:
+        self._rehearsal = 0
+        if code or self._pool.stopping:
+            logger.error("Not upgraded, everything goes on as before: termserver check ended with exit code %d", code)
+            return
+        workers = [worker.hand_on() for worker in self._pool.workers if not worker.channel.closed]
+        estate = succession.Estate(
+            self._listeners.hand_on(), workers, (self._lifeline, self._held), self._pool.generation, self._started
+        )  # fmt: skip
+        self._notifier.reloading("upgrading")
+        path = self._control
+        self._close_control()
+        try:
+            succession.become(estate, self._original, self._handed, _SIGNALS)
+        except OSError as error:
+            logger.error("Not upgraded, everything goes on as before: %s", error)  # noqa: TRY400 - the line says it
+            if path is not None:
+                self._open_control()
+            self._notifier.ready(self._status())
+
     def _files_changed(self, changes: socket.socket, _mask: int) -> None:
         if names := changes.recv(65_536):
             logger.info("Changed: %s", names.decode(errors="replace").strip().replace("\n", ", "))
@@ -219,6 +289,8 @@ class Supervisor:
                 self._stop(time.monotonic())
         elif number == signal.SIGHUP:
             self._reload()
+        elif number == signal.SIGUSR2:
+            self._rehearse_upgrade()
         elif number == signal.SIGUSR1:
             for worker in pool.workers:
                 worker.channel.say("reopen")
@@ -382,14 +454,19 @@ def _name(number: int) -> str:
         return f"signal {number}"
 
 
-def supervise(config: Config, load: Callable[[], Config], notifier: Notifier) -> int:
-    """Serve with workers until a signal, or as the control socket says; give the exit code. Raises `TermserverError`."""
+def supervise(
+    config: Config, load: Callable[[], Config], notifier: Notifier, original: Mapping[str, str] | None = None, handed: Iterable[int] = ()
+) -> int:
+    """Serve with workers until a signal, or as the control socket says; give the exit code. Raises `TermserverError`.
+
+    The arguments are `Supervisor`'s.
+    """
     log = configure(config.logging, debug=config.debug)
     try:
         for warning in config.warnings():
             logger.warning("%s", warning)
         changes = (lambda: watch(config.workers.reload_dirs or (config.app_dir,))) if config.workers.reload else None
-        return Supervisor(config, load, notifier, changes).run()
+        return Supervisor(config, load, notifier, changes=changes, original=original, handed=handed).run()
     finally:
         if log is not None:
             log.close()

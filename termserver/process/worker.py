@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 from termserver.channel import Channel, Said
 from termserver.config import Config
@@ -61,6 +61,24 @@ class Worker:
         limits = config.workers
         self._most_requests = _jittered(limits.requests)
         self._oldest = _jittered(limits.age)
+
+    @classmethod
+    def adopt(cls, handed: Mapping[str, Any], config: Config) -> "Worker":
+        """Take over a predecessor's."""
+        channel = Channel(socket.socket(fileno=handed["channel"]))
+        worker = cls(handed["number"], handed["generation"], handed["pid"], channel, config, handed["started"])
+        worker.stage = Stage[handed["stage"]]
+        worker.ready_at, worker.heard = handed["ready_at"], handed["heard"]
+        if worker.stage is DRAINING:
+            worker._kill_at = handed["kill_at"]
+        return worker
+
+    def hand_on(self) -> dict[str, object]:
+        """Give what a successor has to know."""
+        return {
+            "number": self.number, "generation": self.generation, "pid": self.pid, "channel": self.channel.fileno(),
+            "started": self.started, "stage": self.stage.name, "ready_at": self.ready_at, "heard": self.heard, "kill_at": self._kill_at,
+        }  # fmt: skip
 
     # ------------------------------------------------------------------ what it says
 
