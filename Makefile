@@ -8,7 +8,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test system-tools test-optimized test-versions test-core test-full coverage lint format conformance bench bench-micro clean
+.PHONY: help demo test system-tools test-optimized test-versions test-core test-full coverage lint format conformance bench bench-micro chaos clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -25,7 +25,7 @@ PIP := python -m pip --quiet --disable-pip-version-check
 
 # -P keeps the working tree out of sys.path: `import termserver` finds the wheel.
 PYTEST := $(IN)/python -P -m pytest
-CORE := $(wildcard tests/wire tests/asgi tests/net tests/observe tests/test_*.py)
+CORE := $(wildcard tests/wire tests/asgi tests/net tests/observe tests/process tests/test_*.py)
 PURE := */site-packages/termserver/wire/*,*/site-packages/termserver/asgi/*
 SOURCES := $(shell find termserver -not -path '*/__pycache__*')
 
@@ -87,6 +87,9 @@ bench:  ## termserver and its peers under load: a table and a plot (OPTIONS='--h
 
 bench-micro: $(VENV)/.wheel  ## Hot functions, each with the claim made of it
 	$(IN)/python -m benchmarks.micro $(OPTIONS)
+
+chaos: $(VENV)/.wheel  ## Workers reloaded, killed and starved under load: a table of what that cost (OPTIONS='--part reload')
+	$(IN)/python -m benchmarks.chaos $(OPTIONS)
 
 clean:  ## Remove everything that is not in git but for the example's database
 	rm -rf .venv .venvs dist build htmlcov .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -14,6 +14,12 @@ tools=(
     redis-server:redis-server
     nginx:nginx-light
     haproxy:haproxy
+    caddy:caddy
+    systemd-analyze:systemd
+    systemd-socket-activate:systemd
+    unshare:util-linux
+    strace:strace
+    docker-compose:docker-compose
     chromium:chromium
     chromedriver:chromium-driver
 )

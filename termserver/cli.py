@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = vars(parser().parse_args(_expand(words)))
         original = dict(os.environ)
         sockets = systemd.take_sockets(os.environ)
-        effective = gather(found, os.environ, Path.cwd(), sockets)
+        effective = gather(found, os.environ, Path.cwd(), sockets if sockets or command != "check" else None)
         for warning in effective.warnings:
             _complain("warning", warning)
         if command == "check":

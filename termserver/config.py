@@ -35,6 +35,7 @@ STOP_CODES = (1001, 1012)
 # Fields of Limits and Timeouts that protect from nothing: 0 is a value like any other, or refused.
 NO_PROTECTION = ("backlog", "body_rate_grace")
 
+_SOCKET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]*")  # less than systemd allows: a number is a descriptor
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?")
 _ORIGIN = re.compile(
     r"null|[A-Za-z][A-Za-z0-9+.-]*://(?:\.?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"  # RFC 6454 §6.1
@@ -121,7 +122,7 @@ def parse_bind(text: str, default_port: int = DEFAULT_PORT) -> Bind:
         return Tcp(host, default_port if port is None else port)
     if scheme == "fd" and rest.isascii() and rest.isdecimal():
         return Descriptor(int(rest))
-    if scheme == "fd" and rest and rest.isprintable() and ":" not in rest:
+    if scheme == "fd" and _SOCKET_NAME.fullmatch(rest):
         return Named(rest)
     raise ValueError("expected host, host:port, [IPv6]:port, tcp://host:port, unix:/path, fd://NUMBER or fd://NAME")
 
@@ -170,7 +171,7 @@ def _is_ipv6(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes and counts (spec rows L1 to L17, L20 to L31, L34, L36 to L38, L41, L42, L44). 0 = off."""
+    """Sizes and counts (spec rows L1 to L17, L20 to L31, L34, L36 to L38, L41 to L44). 0 = off."""
 
     request_line: int = 8_192
     field: int = 8_192
@@ -210,13 +211,15 @@ class Limits:
     http2_control_frames: int = 1_000
     http2_control_bytes: int = 65_536
     connections: int | None = None  # None: as many as the process may have open files, less a reserve (row L42)
+    connections_per_address: int = 0  # of one IPv4 address, one IPv6 /64; over it a new one is closed (row L43)
+    connections_exempt: tuple[str, ...] = ()  # addresses and networks for which that does not hold
     concurrency: int = 0  # application calls running at once; over it 503
     backlog: int = 2_048  # at least 1
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds, all on the monotonic clock (spec rows L12 to L18, L32, L35, L39, L40, L45 to L49, L53). 0 = off."""
+    """Seconds, all on the monotonic clock (spec rows L12 to L19, L32, L35, L39, L40, L45 to L49, L53). 0 = off."""
 
     header_read: float = 10.0
     body_idle: float = 60.0
@@ -228,6 +231,7 @@ class Timeouts:
     linger_idle: float = 5.0
     linger_total: float = 30.0
     tls_handshake: float = 10.0
+    proxy_header: float = 5.0
     http2_preface: float = 5.0
     http2_settings: float = 5.0
     write_stall: float = 60.0
@@ -265,13 +269,14 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Whose word about the client is taken (RFC 7239 and the X-Forwarded-* fields).
+    """Whose word about the client is taken: RFC 7239 and the X-Forwarded-* fields (`headers`), the PROXY protocol (`protocol`).
 
     `trusted` holds addresses, networks in CIDR form, `unix` (whoever connects over a Unix socket) and `*` (anyone). It counts
-    only while `headers` is on.
+    only while one of them is on. With `protocol` nobody else is served.
     """
 
     headers: bool = False
+    protocol: bool = False
     trusted: tuple[str, ...] = ("unix", "127.0.0.0/8", "::1")
     address_header: str = "X-Forwarded-For"
     port_header: str = "X-Forwarded-Port"
@@ -394,7 +399,9 @@ class Config:
             *self._number_problems(),
             *self._choice_problems(),
             *self._text_problems(),
-            *_trust_problems(self.proxy.trusted),
+            *_network_problems("proxy.trusted", self.proxy.trusted, ("unix", "*")),
+            *_network_problems("limits.connections_exempt", self.limits.connections_exempt),
+            *self._gate_problems(),
             *_bind_problems(self.bind),
             *self._tls_problems(),
             *self._worker_problems(),
@@ -418,7 +425,7 @@ class Config:
         for group, values in (("limits", self.limits), ("timeouts", self.timeouts)):
             for each in fields(values):
                 value = getattr(values, each.name)
-                if value is not None and not 0 <= value < math.inf:  # NaN compares false too
+                if isinstance(value, int | float) and not 0 <= value < math.inf:  # NaN compares false too
                     yield Problem(f"{group}.{each.name}", "0 (off) or more", value)
         if self.limits.backlog == 0:
             yield Problem("limits.backlog", "1 or more", 0)
@@ -453,6 +460,19 @@ class Config:
                     yield Problem(f"workers.{name}", "workers (--workers) beside it", getattr(workers, name))
         if workers.reload_dirs and not workers.reload:
             yield Problem("workers.reload_dirs", "--reload beside it", workers.reload_dirs)
+
+    def _gate_problems(self) -> Iterator[Problem]:
+        per_address, elsewhere = self.limits.connections_per_address, any(isinstance(bind, Endpoint) for bind in self.bind)
+        if self.proxy.protocol and elsewhere:
+            yield Problem("proxy.protocol", "no Twisted endpoint string beside it: haproxy:… is Twisted's own way", True)
+        if self.proxy.protocol and not self.proxy.trusted:
+            yield Problem("proxy.trusted", "somebody who may send PROXY headers: nobody else is served", ())
+        if per_address and elsewhere:
+            yield Problem(
+                "limits.connections_per_address", "no Twisted endpoint string beside it: its connections are not counted", per_address
+            )
+        if self.limits.connections_exempt and not per_address:
+            yield Problem("limits.connections_exempt", "--limit-connections-per-address beside it", self.limits.connections_exempt)
 
     def _tls_problems(self) -> Iterator[Problem]:
         tls = self.tls
@@ -498,14 +518,15 @@ class Config:
             yield Problem("logging.format", f"a format string of Python's logging ({error})", self.logging.format)
 
 
-def _trust_problems(trusted: tuple[str, ...]) -> Iterator[Problem]:
-    for entry in trusted:
-        if entry in {"unix", "*"}:
+def _network_problems(name: str, entries: tuple[str, ...], words: tuple[str, ...] = ()) -> Iterator[Problem]:
+    for entry in entries:
+        if entry in words:
             continue
         try:
             ip_network(entry)
         except ValueError as error:
-            yield Problem("proxy.trusted", f"an address, a network, unix or * ({error})", entry)
+            more = f", {' or '.join(words)}" if words else ""
+            yield Problem(name, f"an address, a network{more} ({error})", entry)
 
 
 def _bind_problems(binds: tuple[Bind, ...]) -> Iterator[Problem]:

@@ -218,6 +218,10 @@ GROUPS: Final[dict[str, tuple[Option, ...]]] = {
         Option("limits.connections", "--limit-connections", COUNT_OR_AUTO,
                "Open connections; over it none is accepted. auto: 10000, or fewer where the process may open fewer files.", "COUNT",
                default="auto"),
+        Option("limits.connections_per_address", "--limit-connections-per-address", INTEGER,
+               "Open connections of one IPv4 address or one IPv6 network (/64), on each worker; over it a new one is closed.", "COUNT"),
+        Option("limits.connections_exempt", "--limit-connections-exempt", ITEMS,
+               "Addresses and networks for which that does not hold, separated by commas.", "NETWORKS"),
         Option("limits.concurrency", "--limit-concurrency", INTEGER,
                "Application calls running at once; over it 503 with Retry-After.", "COUNT"),
     ),
@@ -236,6 +240,7 @@ GROUPS: Final[dict[str, tuple[Option, ...]]] = {
                "Silence after which a connection we have closed is no longer read.", "SECONDS"),
         Option("timeouts.linger_total", "--timeout-linger-total", SECONDS, "Longest time a connection we have closed is read.", "SECONDS"),
         Option("timeouts.tls_handshake", "--timeout-tls-handshake", SECONDS, "TLS handshake.", "SECONDS"),
+        Option("timeouts.proxy_header", "--timeout-proxy-header", SECONDS, "For the header of the PROXY protocol.", "SECONDS"),
         Option("timeouts.write_stall", "--timeout-write-stall", SECONDS, "Without the client taking a byte of a response.", "SECONDS"),
         Option("timeouts.write_rate", "--write-min-rate", INTEGER, "Slowest reader of a response, in bytes a second.", "RATE"),
         Option("timeouts.graceful", "--timeout-graceful-shutdown", SECONDS, "For requests in hand when the server stops.", "SECONDS"),
@@ -251,9 +256,12 @@ GROUPS: Final[dict[str, tuple[Option, ...]]] = {
         Option("proxy.headers", "--proxy-headers", SWITCH,
                "Take client address, port and scheme from X-Forwarded-For, -Port and -Proto, when a trusted peer sends them.",
                off="--no-proxy-headers"),
+        Option("proxy.protocol", "--proxy-protocol", SWITCH,
+               "Every connection begins with a header of the PROXY protocol, version 1 or 2; connections of others than trusted peers are "
+               "closed.", off="--no-proxy-protocol"),
         Option("proxy.trusted", "--forwarded-allow-ips", ITEMS,
-               "Peers whose proxy headers are trusted (turns --proxy-headers on), separated by commas: addresses, networks, unix, "
-               "* (anyone).", "PEERS"),
+               "Peers whose proxy headers are trusted (turns --proxy-headers on, unless --proxy-protocol is), separated by commas: "
+               "addresses, networks, unix, * (anyone).", "PEERS"),
         Option("proxy.address_header", "--proxy-headers-host", TEXT, "Header that names the client's address.", "NAME"),
         Option("proxy.port_header", "--proxy-headers-port", TEXT, "Header that names the client's port.", "NAME"),
     ),

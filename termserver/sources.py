@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from termserver.config import DEFAULT_HOST, DEFAULT_PORT, Bind, Config, Descriptor, Endpoint, Named, Tcp, Unix, parse_bind, takes_port
 from termserver.errors import ConfigError
@@ -22,6 +22,7 @@ from termserver.options import OPTIONS, PREFIX, Option, variable
 SECTIONS = ("limits", "timeouts", "proxy", "tls", "logging", "workers")
 ADDRESSES = ("bind", "unix_socket", "fd", "endpoint")
 ONLY_BEHIND_PROXY = ("proxy.address_header", "proxy.port_header")
+_Handed: TypeAlias = Sequence[tuple[int, str]]  # descriptors with names
 LEVEL_OF_VERBOSITY = {0: "warning", 1: "info"}  # daphne's -v; above: debug
 
 
@@ -223,8 +224,11 @@ class Effective:
         return self.config
 
 
-def gather(found: Mapping[str, object], environ: Mapping[str, str], directory: Path, sockets: Sequence[tuple[int, str]] = ()) -> Effective:
-    """Put together what command line, environment and file say. `sockets`: the service manager's, with their names."""
+def gather(found: Mapping[str, object], environ: Mapping[str, str], directory: Path, sockets: _Handed | None = ()) -> Effective:
+    """Put together what command line, environment and file say.
+
+    `sockets`: the service manager's, with their names; None where it is not known yet which there will be.
+    """
     arguments, environment = read_arguments(found), read_environment(environ)
     named = arguments.settings.get("config") or environment.settings.get("config")
     return merge([arguments, environment, read_file(named, directory)], sockets)
@@ -240,7 +244,7 @@ def from_keywords(application: str | Callable[..., object], **options: object) -
     return merge([source]).usable()
 
 
-def merge(sources: list[Source], sockets: Sequence[tuple[int, str]] = ()) -> Effective:
+def merge(sources: list[Source], sockets: _Handed | None = ()) -> Effective:
     """Merge sources, the strongest first. Sockets that were handed over are served unless an address is named."""
     settings: dict[str, Setting] = {}
     for source in reversed(sources):
@@ -262,7 +266,7 @@ def merge(sources: list[Source], sockets: Sequence[tuple[int, str]] = ()) -> Eff
     return Effective(config, settings, tuple(problems), tuple(warnings))
 
 
-def _addresses(sources: list[Source], sockets: Sequence[tuple[int, str]]) -> dict[str, Setting]:
+def _addresses(sources: list[Source], sockets: _Handed | None) -> dict[str, Setting]:
     """Where to listen, as the setting of `bind`, if anything was said. ConfigError when `--port` has nothing to apply to."""
     named = next((rank for rank, source in enumerate(sources) if source.settings.keys() & set(ADDRESSES)), len(sources))
     ported = next((rank for rank, source in enumerate(sources) if "port" in source.settings), len(sources))
@@ -281,14 +285,16 @@ def _addresses(sources: list[Source], sockets: Sequence[tuple[int, str]]) -> dic
     binds += _other_addresses(given)
     settings = [*given.values(), *([port] if port is not None else [])]
     if not settings:
-        handed = tuple(Descriptor(number) for number, _ in sockets)
+        handed = tuple(Descriptor(number) for number, _ in sockets or ())
         return {"bind": Setting(handed, "the service manager", "its sockets")} if handed else {}
     binds = [resolved for bind in binds for resolved in (_handed_over(bind, sockets) if isinstance(bind, Named) else [bind])]
     source, name = _joined(setting.source for setting in settings), _joined(setting.name for setting in settings)
     return {"bind": Setting(tuple(binds), source, name)}
 
 
-def _handed_over(bind: Named, sockets: Sequence[tuple[int, str]]) -> list[Bind]:
+def _handed_over(bind: Named, sockets: _Handed | None) -> list[Bind]:
+    if sockets is None:
+        return [bind]
     found: list[Bind] = [Descriptor(number) for number, name in sockets if name == bind.name]
     if not found:
         names = ", ".join(dict.fromkeys(name for _, name in sockets)) or "none"
@@ -324,9 +330,12 @@ def _joined(words: Iterable[str]) -> str:
 
 
 def _follow_trust(settings: dict[str, Setting]) -> None:
-    """Whoever names the proxies to trust wants their headers read, unless that is turned off by name."""
-    trusted = settings.get("proxy.trusted")
-    if trusted is not None:
+    """Whoever names the proxies to trust wants their headers read, unless that is turned off by name.
+
+    Where it is their PROXY headers, the others may be the client's own: a proxy that only passes bytes on lets them through.
+    """
+    trusted, protocol = settings.get("proxy.trusted"), settings.get("proxy.protocol")
+    if trusted is not None and not (protocol is not None and protocol.value):
         settings.setdefault("proxy.headers", replace(trusted, value=True))
 
 

@@ -11,6 +11,8 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from termserver.errors import ListenError
+
 _FIRST_DESCRIPTOR: Final = 3
 _NANOSECONDS: Final = 1_000
 
@@ -19,11 +21,15 @@ def take_sockets(environment: MutableMapping[str, str]) -> list[tuple[int, str]]
     """Give descriptors and names of the sockets that were handed to this very process, none where there are none."""
     pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    environment.pop("LISTEN_PIDFDID", "")
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
     descriptors = range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count))
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)
+    try:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+    except OSError as error:
+        raise ListenError(f"LISTEN_FDS={count}, but descriptor {descriptor} cannot be used: {error.strerror}") from error
     return [(descriptor, names[place] if place < len(names) else "") for place, descriptor in enumerate(descriptors)]
 
 
@@ -57,14 +63,15 @@ class Notifier:
 
     def alive(self) -> None:
         """Requests are answered."""
-        self._say("WATCHDOG=1", "")
+        self._say("WATCHDOG=1", "", patience=0.0)
 
     def status(self, status: str) -> None:
         """Say how things are, in words."""
         if status != self._status:
-            self._say("", status)
+            self._say("", status, patience=0.0)
 
-    def _say(self, state: str, status: str) -> None:
+    def _say(self, state: str, status: str, patience: float = 1.0) -> None:
+        """Say it; where the manager's queue is full, wait so many seconds for what it must not miss."""
         if not self.address:
             return
         lines = [state] if state else []
@@ -73,5 +80,5 @@ class Notifier:
             lines.append(f"STATUS={status}")
         name = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:  # a manager that is gone is no trouble
-            wire.setblocking(False)
+            wire.settimeout(patience)
             wire.sendto("\n".join(lines).encode(), name)

@@ -1,10 +1,14 @@
 """What the command line prints, and how it ends."""
 
+import contextlib
+import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +19,7 @@ from termserver.cli import DAPHNE_FLAGS, main, parser
 from termserver.config import Bind, Config, Descriptor, Endpoint, Tcp, Unix
 from termserver.errors import ListenError
 from termserver.options import OPTIONS, value_at
+from termserver.process.control import listen
 
 SITE = """
 async def app(scope, receive, send): ...
@@ -42,7 +47,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Stand in for the server: what it was told, in order."""
     configs: list[Config] = []
 
-    def run(config: Config) -> int:
+    def run(config: Config, _notifier: object = None) -> int:
         configs.append(config)
         if config.root_path == "/cannot-listen":
             raise ListenError("cannot listen on 127.0.0.1:8000: Address already in use")
@@ -319,3 +324,103 @@ def test_help_and_version_need_no_server() -> None:
 def test_it_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "termserver", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"termserver {termserver.__version__}\n"
+
+
+# --- Asking a running server ---
+
+
+@pytest.fixture
+def supervised(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """Stand in for the supervisor: what it was told, and what a reload would tell it."""
+    configs: list[Config] = []
+
+    def supervise(config: Config, load: Callable[[], Config], *_more: object) -> int:
+        configs.extend((config, load()))
+        return 7
+
+    module = ModuleType("termserver.process.supervisor")
+    module.supervise = supervise  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "termserver.process.supervisor", module)
+    return configs
+
+
+@pytest.mark.parametrize(("line", "wanted"), [("-w 3 cli_site:app", 3), ("--workers 1 cli_site:app", 1), ("--reload cli_site:app", 1)])
+def test_workers_are_the_supervisors(line: str, wanted: int, supervised: list[Config], served: list[Config]) -> None:
+    assert config_of(line, supervised).workers.wanted == wanted
+    assert supervised[0] == supervised[1]
+    assert not served
+
+
+def test_a_reload_reads_the_file_anew(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def supervise(_config: Config, load: Callable[[], Config], *_more: object) -> int:
+        (site / "termserver.toml").write_text("workers = 5\n")
+        return load().workers.wanted
+
+    module = ModuleType("termserver.process.supervisor")
+    module.supervise = supervise  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "termserver.process.supervisor", module)
+    (site / "termserver.toml").write_text("workers = 2\n")
+    assert main(["cli_site:app"]) == 5
+
+
+@pytest.fixture
+def control(site: Path) -> Iterator[list[dict[str, object]]]:
+    """A server that says yes; what it was asked."""
+    asked: list[dict[str, object]] = []
+    listener = listen(site / "control.sock")
+    listener.settimeout(20)
+
+    def answer() -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as client:
+            client.settimeout(20)
+            asked.append(json.loads(client.recv(1_000)))
+            facts = {
+                "version": "1", "pid": 2, "application": "a:b", "listening": [], "wanted": 1, "state": "starting", "workers": [],
+            }  # fmt: skip
+            ok = asked[0]["is"] != "scale"
+            client.sendall(json.dumps({"is": "x", "done": True, "ok": ok, "text": "it is done" if ok else "no", **facts}).encode() + b"\n")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    yield asked
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as waker:
+        waker.connect(str(site / "control.sock"))
+    thread.join(20)
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "asked", "code", "said"),
+    [
+        pytest.param("reload", {"is": "reload"}, 0, "it is done\n", id="reload"),
+        pytest.param("stop --timeout 20", {"is": "stop"}, 0, "it is done\n", id="stop"),
+        pytest.param("scale 3", {"is": "scale", "workers": 3}, 1, "termserver: error: no\n", id="scale, refused"),
+        pytest.param("healthcheck", {"is": "status"}, 1, "termserver: error: not healthy: starting, 0 workers serve\n", id="healthcheck"),
+        pytest.param("status", {"is": "status"}, 0, "termserver 1: a:b, starting (pid 2)\n", id="status"),
+        pytest.param("status --json", {"is": "status"}, 0, '{\n  "text": "it is done",\n  "version": "1",\n', id="status for programs"),
+    ],
+)
+def test_a_running_server_is_asked(
+    line: str, asked: dict[str, object], code: int, said: str, control: list[dict[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line.split(), "--control-socket", "control.sock"]) == code
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).startswith(said)
+    assert control == [asked]
+
+
+def test_a_file_names_the_control_socket(site: Path, control: list[dict[str, object]]) -> None:
+    (site / "other.toml").write_text('control-socket = "control.sock"\n')
+    assert main(["reload", "--config", "other.toml"]) == 0
+    assert control == [{"is": "reload"}]
+
+
+@pytest.mark.parametrize("line", ["scale", "scale many", "reload --nonsense", "status --timeout soon"])
+def test_a_question_that_cannot_be_understood_is_a_bad_option(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    assert capsys.readouterr().err.startswith("termserver: error: ")
+
+
+def test_nobody_to_ask_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reload", "--control-socket", "nowhere.sock"]) == 1
+    assert "no server answers at nowhere.sock" in capsys.readouterr().err

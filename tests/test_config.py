@@ -258,6 +258,31 @@ def test_an_application_may_be_a_callable_even_a_false_one() -> None:
             "http_redirect_port: expected a TCP address (--bind) to redirect to, got 80",
             id="no address to redirect to",
         ),
+        pytest.param(
+            replace(FINE, proxy=Proxy(protocol=True), bind=(Endpoint("tcp:80"),)),
+            "proxy.protocol: expected no Twisted endpoint string beside it: haproxy:… is Twisted's own way, got True",
+            id="PROXY headers on an endpoint of Twisted's",
+        ),
+        pytest.param(
+            replace(FINE, proxy=Proxy(protocol=True, trusted=())),
+            "proxy.trusted: expected somebody who may send PROXY headers: nobody else is served, got ()",
+            id="PROXY headers of nobody",
+        ),
+        pytest.param(
+            replace(FINE, limits=Limits(connections_per_address=2), bind=(Tcp("a", 1), Endpoint("tcp:80"))),
+            "limits.connections_per_address: expected no Twisted endpoint string beside it: its connections are not counted, got 2",
+            id="connections that are not counted",
+        ),
+        pytest.param(
+            replace(FINE, limits=Limits(connections_exempt=("::1",))),
+            "limits.connections_exempt: expected --limit-connections-per-address beside it, got ('::1',)",
+            id="exempt from nothing",
+        ),
+        pytest.param(
+            replace(FINE, limits=Limits(connections_per_address=-1)),
+            "limits.connections_per_address: expected 0 (off) or more, got -1",
+            id="connections of an address",
+        ),
     ],
 )
 def test_each_fault_is_one_line(config: Config, line: str) -> None:
@@ -272,6 +297,14 @@ def test_each_fault_is_one_line(config: Config, line: str) -> None:
             "proxy.trusted: expected an address, a network, unix or * (",
         ),
         (replace(FINE, proxy=Proxy(trusted=("proxy.example",))), "proxy.trusted: expected an address, a network, unix or * ("),
+        (
+            replace(FINE, limits=Limits(connections_per_address=1, connections_exempt=("10.0.0.1/8",))),
+            "limits.connections_exempt: expected an address, a network (",
+        ),
+        (
+            replace(FINE, limits=Limits(connections_per_address=1, connections_exempt=("unix",))),
+            "limits.connections_exempt: expected an address, a network (",
+        ),
         (replace(FINE, logging=Logging(format="nothing")), "logging.format: expected a format string of Python's logging ("),
     ],
 )
@@ -283,6 +316,8 @@ def test_a_library_says_why(config: Config, start: str) -> None:
 @pytest.mark.parametrize(
     "config",
     [
+        replace(FINE, proxy=Proxy(protocol=True)),
+        replace(FINE, limits=Limits(connections_per_address=1, connections_exempt=("10.0.0.0/8", "::1"))),
         replace(FINE, bind=(Tcp("h", 0), Tcp("h", 0), Unix("/x"), Descriptor(0), Endpoint("tcp:80"))),
         replace(FINE, proxy=Proxy(headers=True, trusted=("10.0.0.0/8", "2001:db8::/32", "192.0.2.1", "unix", "*"))),
         replace(FINE, allowed_hosts=("example.com", ".example.com", "127.0.0.1", "[::1]", "under_score")),
@@ -321,6 +356,10 @@ def test_what_is_off_by_default_is_no_warning() -> None:
     assert Config(timeouts=Timeouts(body_rate_grace=0)).warnings() == []
 
 
+def test_time_for_a_proxy_header_is_a_protection() -> None:
+    assert "timeouts.proxy_header" in Config(timeouts=Timeouts(proxy_header=0)).warnings()[0]
+
+
 def test_protections_that_were_turned_off_are_named_in_one_line() -> None:
     config = Config(limits=Limits(header_count=0, connections=0), timeouts=Timeouts(header_read=0))
     assert config.warnings() == [
@@ -349,4 +388,5 @@ def test_defaults_of_websockets_are_daphnes_where_it_has_them() -> None:
 
 def test_every_limit_and_timeout_is_a_number_to_compare() -> None:
     for values in (Limits(), Timeouts()):
-        assert all(type(getattr(values, each.name)) in {int, float, type(None)} for each in fields(values))
+        others = [each.name for each in fields(values) if type(getattr(values, each.name)) not in {int, float, type(None)}]
+        assert others in ([], ["connections_exempt"])

@@ -1,6 +1,7 @@
 """Who may import whom: the package's imports, read from its syntax trees, held to the layers of the architecture.
 
-`wire` (pure) <- `asgi` (asyncio) <- `net` (Twisted). A module belongs to the rule of its package, or to one of its own at the top.
+`wire` (pure) <- `asgi` (asyncio) <- `net` (Twisted); `process` (neither HTTP nor an event loop) beside them. A module belongs to the rule
+of its package, or to one of its own at the top.
 """
 
 import ast
@@ -19,22 +20,29 @@ PURE = STANDARD - {"asyncio", "logging", "time", "socket", "ssl", "selectors", "
 
 # Unit -> what of termserver it may import (a whole package, or a module of it), and what of elsewhere.
 INSIDE = {
-    "__init__": {"config", "net.runner", "sources"},
+    "__init__": {"config", "net.runner", "process.supervisor", "sources", "systemd"},
     "__main__": {"cli"},
     "errors": set(),
     "config": {"errors"},
     "kinds": {"config", "errors"},
     "options": {"config", "kinds"},
     "sockets": {"config", "errors"},
+    "channel": set(),
+    "systemd": set(),
+    "process": {"__init__", "process", "channel", "systemd", "config", "errors", "sockets", "observe.log"},
     "sources": {"config", "errors", "kinds", "options"},
-    "cli": {"__init__", "asgi.app", "config", "errors", "kinds", "net.runner", "net.server", "observe", "options", "sources"},
+    "cli": {
+        "__init__", "asgi.app", "config", "errors", "kinds", "net.runner", "net.server", "observe", "options", "process", "sources",
+        "systemd",
+    },
     "wire": {"wire", "errors"},
     "asgi": {"asgi", "wire.events", "wire.handshake", "errors"},
     "observe": {"observe", "config", "errors"},
-    "net": {"net", "asgi", "wire", "observe", "config", "errors", "sockets"},
-}
+    "net": {"net", "asgi", "wire", "observe", "config", "errors", "sockets", "channel", "systemd"},
+}  # fmt: skip
 OUTSIDE = {
     "errors": set(),
+    "process": STANDARD | {"watchfiles"},
     "config": STANDARD | {"hyperlink"},
     "wire": PURE | {"httptools", "autobahn", "hpack", "h2"},
     "asgi": STANDARD | {"asgiref"},

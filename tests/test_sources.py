@@ -151,6 +151,27 @@ def test_naming_trusted_proxies_turns_their_headers_on(tmp_path: Path, given: di
 
 
 @pytest.mark.parametrize(
+    ("given", "on"),
+    [
+        ({"proxy.protocol": Mark.ON}, False),
+        ({"proxy.protocol": Mark.OFF}, True),
+        ({"proxy.protocol": Mark.ON, "proxy.headers": Mark.ON}, True),
+    ],
+)
+def test_naming_who_may_send_proxy_headers_does_not_believe_the_clients_behind(tmp_path: Path, given: dict[str, Mark], on: bool) -> None:
+    """A proxy that passes bytes on lets their X-Forwarded-For through."""
+    proxy = effective(tmp_path, {"proxy.trusted": "10.0.0.1", **given}).usable().proxy
+    assert (proxy.headers, proxy.trusted) == (on, ("10.0.0.1",))
+
+
+def test_limits_of_an_address_may_stand_in_the_limits_section(tmp_path: Path) -> None:
+    toml = '[limits]\nlimit-connections-per-address = 5\nlimit-connections-exempt = ["10.0.0.0/8", "::1"]\n[proxy]\nprotocol = true\n'
+    config = effective(tmp_path, {}, toml=toml).usable()
+    assert (config.limits.connections_per_address, config.limits.connections_exempt) == (5, ("10.0.0.0/8", "::1"))
+    assert config.proxy.protocol
+
+
+@pytest.mark.parametrize(
     ("field", "flag", "text"),
     [
         ("proxy.address_header", "--proxy-headers-host", "X-Real-IP"),

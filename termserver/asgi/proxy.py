@@ -44,7 +44,7 @@ class TrustedProxies:
     def apply(self, scope: Scope) -> None:
         """Put the client's address and the scheme into a scope, if the peer may say so."""
         client = scope["client"]
-        if not (self._unix if client is None else self._trusts_text(client[0])):
+        if not self.trusts(None if client is None else client[0]):
             return
         headers: Fields = scope["headers"]
         if self._address_header == b"forwarded" or not _has(headers, self._address_header):
@@ -90,7 +90,10 @@ class TrustedProxies:
                 return node
         return valid[0] if valid else None
 
-    def _trusts_text(self, host: str) -> bool:
+    def trusts(self, host: str | None) -> bool:
+        """Whether a peer is believed; None: one on a Unix socket."""
+        if host is None:
+            return self._unix
         known = self._known.get(host)
         if known is None:
             if len(self._known) >= 1_024:  # noqa: PLR2004 - any bound will do

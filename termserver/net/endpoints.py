@@ -33,6 +33,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from termserver.net.gate import Visitor
+
 _DONE: Final = Failure(ConnectionDone())
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 _INT: Final = struct.Struct("i")
@@ -62,6 +64,7 @@ class LoopTransport(asyncio.Protocol):
         "_peer",
         "_producer",
         "_protocol",
+        "_visitor",
         "data_received",
         "disconnecting",
         "factory",
@@ -70,9 +73,10 @@ class LoopTransport(asyncio.Protocol):
 
     sends_files = True  # `net.sendfile` can put a file on the wire past the transport
 
-    def __init__(self, factory: IProtocolFactory) -> None:
-        """`factory` is asked for the protocol when the connection is there."""
+    def __init__(self, factory: IProtocolFactory, visitor: Visitor | None = None) -> None:
+        """`factory` is asked for the protocol when the connection is there; `visitor` is whom a gate let in."""
         self.factory = factory
+        self._visitor = visitor
         self.disconnecting = False
         self._lost = False
         self._producer: IPushProducer | None = None
@@ -84,7 +88,11 @@ class LoopTransport(asyncio.Protocol):
         loop_transport = self._loop_transport = cast("asyncio.Transport", transport)
         self.write = self._writer(loop_transport)
         self._protocol = None
-        peer, host = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        visitor = self._visitor
+        if visitor is not None and visitor.peer is not None:
+            peer, host = visitor.peer, visitor.host
+        else:
+            peer, host = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         if not isinstance(peer, tuple) and not self._is_unix():  # reset already: a client without an address is nobody
             self.abortConnection()
             return
@@ -122,6 +130,8 @@ class LoopTransport(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass the end on."""
         self._lost = True
+        if self._visitor is not None:
+            self._visitor.leave()
         if self._protocol is not None:
             self._protocol.connectionLost(_DONE if exc is None else Failure(ConnectionLost(str(exc))))
             self._protocol = None
@@ -254,9 +264,11 @@ class LoopTlsTransport(LoopTransport):
 
     sends_files = False
 
-    def __init__(self, factory: IProtocolFactory, describe: Callable[[ssl.SSLObject], dict[str, object]]) -> None:
+    def __init__(
+        self, factory: IProtocolFactory, describe: Callable[[ssl.SSLObject], dict[str, object]], visitor: Visitor | None = None
+    ) -> None:
         """`describe` gives the ASGI `tls` extension."""
-        super().__init__(factory)
+        super().__init__(factory, visitor)
         self._describe = describe
 
     def _build(self, peer: object) -> Any:

@@ -37,6 +37,9 @@ class Overseer(Protocol):
     def stopping(self) -> None:
         """The end has begun."""
 
+    def reload(self) -> None:
+        """SIGHUP came."""
+
 
 class Service:
     """A server without a supervisor: systemd is told itself (sd_notify(3))."""
@@ -44,11 +47,12 @@ class Service:
     def __init__(self, notifier: Notifier) -> None:
         """Say nothing yet."""
         self._notifier = notifier
+        self._running: Running
         self._loop: asyncio.AbstractEventLoop
 
-    def attach(self, _running: "Running", loop: asyncio.AbstractEventLoop) -> None:
+    def attach(self, running: "Running", loop: asyncio.AbstractEventLoop) -> None:
         """Show that the loop runs, as often as the watchdog wants it."""
-        self._loop = loop
+        self._running, self._loop = running, loop
         if self._notifier.watchdog:
             self._beat()
 
@@ -58,6 +62,12 @@ class Service:
 
     def ready(self, _addresses: list[Any]) -> None:
         """Connections are accepted."""
+        self._notifier.ready("serving")
+
+    def reload(self) -> None:
+        """Take new certificates."""
+        self._notifier.reloading("taking new certificates")
+        self._running.reload()
         self._notifier.ready("serving")
 
     def stopping(self) -> None:
@@ -86,6 +96,10 @@ class Lifeline:
     def ready(self, _addresses: list[Any]) -> None:
         """Connections are accepted."""
         self._channel.say("ready")
+
+    def reload(self) -> None:
+        """Take new certificates; a supervisor starts new workers instead."""
+        self._running.reload()
 
     def stopping(self) -> None:
         """Say nothing: whoever said so knows, and for all others the end of the channel is enough."""

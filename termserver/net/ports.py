@@ -18,8 +18,9 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ISSLTr
 from termserver.config import Bind, Config, Descriptor, Endpoint, Named, Tcp, Unix
 from termserver.errors import ConfigError, ListenError
 from termserver.net.endpoints import LoopPort, LoopServerEndpoint
+from termserver.net.gate import Gate
+from termserver.net.guardedport import GuardedPort
 from termserver.net.tls import PROTOCOLS, PROTOCOLS_WITH_HTTP2, Contexts
-from termserver.net.tlsport import TlsPort
 from termserver.sockets import adopt, bind_tcp, bind_unix, describe, remove_unix
 
 logger = logging.getLogger("termserver")
@@ -35,11 +36,12 @@ class Ports:
         self._handshake = config.timeouts.tls_handshake
         self._protocols = PROTOCOLS_WITH_HTTP2 if config.http2 else PROTOCOLS
         self._contexts = Contexts(config.tls, self._protocols) if config.tls.certificates else None
+        self._gate = Gate.of(config)
         self._reactor = reactor
         self._strings = [bind.description for bind in config.bind if isinstance(bind, Endpoint)]
         self._files: list[tuple[str, int]] = []
         self._listeners: list[socket.socket] = []
-        self._loop_ports: list[LoopPort | TlsPort] = []
+        self._loop_ports: list[LoopPort | GuardedPort] = []
         self._twisted_ports: list[IListeningPort] = []
         self.paused = False
         if listeners is not None:
@@ -70,14 +72,14 @@ class Ports:
     async def open(self, factory: IProtocolFactory) -> None:
         """Accept connections for the factory. Raises `ListenError`."""
         for listener in self._listeners:
-            if self._contexts is not None and listener.family != socket.AF_UNIX:
-                port = TlsPort(listener, factory, self._contexts_in_force, self._handshake)
+            secure = self._contexts is not None and listener.family != socket.AF_UNIX
+            if secure or self._gate is not None:
+                port = GuardedPort(listener, factory, self._contexts_in_force if secure else None, self._handshake, self._gate)
                 port.startListening()
                 self._loop_ports.append(port)
-                logger.info("Listening on %s (HTTPS)", describe(listener))
             else:
                 self._loop_ports.append(await LoopServerEndpoint(listener, backlog=self._backlog).open(factory))
-                logger.info("Listening on %s", describe(listener))
+            logger.info("Listening on %s%s", describe(listener), " (HTTPS)" if secure else "")
         for description in self._strings:
             logger.info("Configuring endpoint %s", description)
             try:
@@ -103,6 +105,11 @@ class Ports:
             logger.error("Certificates are not reloaded, the old ones stay in force: %s", error)  # noqa: TRY400 - the line says it
         else:
             logger.info("Certificates are reloaded")
+
+    @property
+    def refused(self) -> int:
+        """Count the connections that were closed as soon as it was known whose they are."""
+        return 0 if self._gate is None else self._gate.refused
 
     @property
     def addresses(self) -> list[object]:

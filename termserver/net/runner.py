@@ -204,7 +204,7 @@ def _begin(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, running, log)
     loop.add_signal_handler(signal.SIGUSR1, running.reopen_logs)
-    loop.add_signal_handler(signal.SIGHUP, running.reload)
+    loop.add_signal_handler(signal.SIGHUP, overseer.reload)
 
     def done(ended: "asyncio.Task[None]") -> None:
         error = None if ended.cancelled() else ended.exception()

@@ -54,6 +54,7 @@ _SHED_AT: Final = 0.9  # of the connections a worker takes
 _TOO_BIG: Final = 1009
 _LIMIT_HINT: Final = " (limits: --websocket-max-message-size, -max-frame-size, -max-fragments, --ws-deflate-max-ratio)"
 _SERVICE_RESTART: Final = 1012
+_TURNS: Final = 5
 _FEW_SOCKETS: Final = 20  # fewer clients that come back are no storm: whoever stops the server need not wait for them
 _FAREWELLS_A_SECOND: Final = 5_000  # WebSockets that are closed a second at the most (spec limits L46)
 
@@ -177,6 +178,8 @@ class Server:
         end = time.monotonic() + self.config.timeouts.graceful
         if self._ports is not None:
             await self._ports.close()
+            for _ in range(_TURNS):  # what was accepted in this turn of the loop is still on its way here
+                await asyncio.sleep(0)
         await self._drain(end)
         await self._stop_application(max(end - time.monotonic(), self.config.timeouts.application_cancel))
         self.deadlines.stop()
@@ -262,8 +265,8 @@ class Server:
         return [b"h2", b"http/1.1"] if self.config.http2 else [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress) -> Connection | None:  # noqa: ARG002 - Twisted's signature
-        """Make the protocol of a new connection; none while draining."""
-        if self.stage is DRAINING or self.stage is STOPPED:
+        """Make the protocol of a new connection; none once the server has stopped."""
+        if self.stage is STOPPED:
             return None
         return Connection(self, Http1(self._heads, self.config.limits, self._defaults, speaks_http2=self.config.http2))
 
@@ -282,7 +285,7 @@ class Server:
         """A connection is there."""
         self.connections.add(connection)
         self.deadlines.add(pace)
-        if self.stage is not SERVING and isinstance(connection, Http2Connection):
+        if self.stage is DRAINING:  # it was accepted just before the end began, and brings a request
             connection.drain()
         if self._capacity and self.clients >= self._capacity and self._ports is not None:
             self._ports.pause()
@@ -391,8 +394,14 @@ class Server:
     # ------------------------------------------------------------------ now and then
 
     def facts(self) -> dict[str, int]:
-        """Say what there is to do: calls of the application that ended, that run, and that ignore their cancellation; connections."""
-        return {"requests": self.ended, "running": self.running, "stuck": self.departures.stuck, "connections": self.clients}
+        """Say what there is to do: calls that ended, that run, that ignore their cancellation; connections, and those that were refused."""
+        return {
+            "requests": self.ended,
+            "running": self.running,
+            "stuck": self.departures.stuck,
+            "connections": self.clients,
+            "refused": 0 if self._ports is None else self._ports.refused,
+        }
 
     def _tick(self, _now: float) -> None:
         if self._access_log is not None:

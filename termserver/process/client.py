@@ -12,7 +12,7 @@ from termserver.process.control import ask, default_path
 
 SECONDS: Final[Mapping[str, float]] = {"status": 5.0, "healthcheck": 2.0, "scale": 120.0, "reload": 300.0, "stop": 120.0}
 _SERVING: Final = frozenset({"serving", "reloading"})
-_COLUMNS: Final = ("number", "pid", "stage", "generation", "age", "memory", "requests", "running", "connections")
+_COLUMNS: Final = ("number", "pid", "stage", "generation", "age", "memory", "requests", "running", "connections", "refused")
 
 
 def find(socket: str, application: str) -> Path:

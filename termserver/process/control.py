@@ -32,7 +32,7 @@ def listen(path: Path) -> socket.socket:
     """Open the socket, for its owner only. Raises `ListenError`."""
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        _check_directory(path.parent)
+        _check_directory(path.parent, {0, os.geteuid()})
         _remove_stale(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
@@ -50,11 +50,11 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
-def _check_directory(directory: Path) -> None:
-    """Refuse a directory in which somebody else could put a socket in the place of ours."""
+def _check_directory(directory: Path, owners: set[int] | None) -> None:
+    """Refuse a directory in which somebody else could put a socket in the place of ours. `owners` None: any, for root who asks."""
     found = directory.stat()
     others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
-    if others_write or found.st_uid not in {0, os.geteuid()}:
+    if others_write or (owners is not None and found.st_uid not in owners):
         raise PermissionError(1, f"{directory} belongs to somebody else, or others may write there")
 
 
@@ -101,7 +101,7 @@ def ask(path: Path, question: str, seconds: float, **facts: object) -> Iterator[
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
         connected.settimeout(seconds)
         try:
-            _check_directory(path.parent)
+            _check_directory(path.parent, {0, os.geteuid()} if os.geteuid() else None)
             connected.connect(str(path))
         except OSError as error:
             raise ControlError(f"no server answers at {path}: {error.strerror or error}") from error

@@ -21,7 +21,7 @@ from typing import Final
 from termserver import __version__
 from termserver.channel import Channel, Said
 from termserver.config import Config
-from termserver.errors import TermserverError
+from termserver.errors import ListenError, TermserverError
 from termserver.observe.log import configure
 from termserver.process import succession
 from termserver.process.control import Clients, default_path, listen
@@ -136,6 +136,8 @@ class Supervisor:
             now = time.monotonic()
             self._reap(now)
             for worker in tuple(pool.workers):
+                if worker.is_silent(now) and not worker.channel.closed:
+                    self._hear(worker)  # it may be us who slept
                 if verdict := worker.check(now):
                     logger.error("Worker %d (pid %d) %s", worker.number, worker.pid, verdict)
             if pool.fatal is not None and not pool.stopping:
@@ -178,8 +180,7 @@ class Supervisor:
         if worker.channel.closed:  # it has ended, or will never say anything again
             self._selector.unregister(worker.channel)
             worker.channel.close()
-            if worker.stage is not DRAINING:
-                worker.kill()
+            worker.expect_end(now)
 
     def _reap(self, now: float) -> None:
         """Collect every child that has ended, whoever's it was."""
@@ -322,7 +323,13 @@ class Supervisor:
         if said == "none":
             return
         path = Path(said) if said else default_path(str(self._config.application), self._environment, os.geteuid())
-        self._clients = Clients(listen(path))
+        try:
+            self._clients = Clients(listen(path))
+        except ListenError as error:
+            if said:
+                raise
+            logger.warning("%s; termserver status, reload, stop and scale are not to be had", error)
+            return
         self._control = path
         self._selector.register(self._clients.listener, selectors.EVENT_READ, self._accept)
 
@@ -437,6 +444,7 @@ class Supervisor:
                     "requests": worker.said.get("requests", 0),
                     "running": worker.said.get("running", 0),
                     "connections": worker.said.get("connections", 0),
+                    "refused": worker.said.get("refused", 0),
                 }
                 for worker in self._pool.workers
             ],

@@ -131,18 +131,28 @@ class Worker:
         """End it at once."""
         self._send(signal.SIGKILL)
 
+    def expect_end(self, now: float) -> None:
+        """Nothing more will be heard of it: it is about to end, or to be ended."""
+        if self._kill_at is None:
+            self._kill_at = now + _LAST_RESORT
+
+    def is_silent(self, now: float) -> bool:
+        """Whether it hangs, as far as what was heard tells."""
+        limit = self._config.workers.heartbeat
+        return limit > 0 and self.heard is not None and now - self.heard >= limit and not self._aborted
+
     def check(self, now: float) -> str:
         """End it where it hangs (spec limits L50) or does not end by itself; say so if that was done now."""
-        limit = self._config.workers.heartbeat
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self.kill()
             return "does not end: killed"
-        if limit and self.heard is not None and now - self.heard >= limit and not self._aborted:
+        if self.is_silent(now):
             self._aborted = True
             self._kill_at = now + _LAST_RESORT
             self._send(signal.SIGABRT)  # its threads' stacks go to standard error
-            return f"gave no sign of life for {now - self.heard:.1f} s: where it hangs follows, if it can still say so; then it is ended"
+            seconds = now - (self.heard or now)
+            return f"gave no sign of life for {seconds:.1f} s: where it hangs follows, if it can still say so; then it is ended"
         return ""
 
     def next_check(self) -> float:

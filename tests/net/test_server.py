@@ -205,7 +205,6 @@ async def test_stop_waits_for_the_request_in_hand_then_ends_the_application() ->
     stopping = asyncio.ensure_future(served.server.stop())
     await turns()
     assert (served.server.stage, served.server.stopping.is_set()) == (DRAINING, True)
-    assert served.server.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)) is None
     with pytest.raises(ConnectionRefusedError):
         await served.connect()
     await served.server.stop()  # the second call has nothing to do
@@ -217,6 +216,7 @@ async def test_stop_waits_for_the_request_in_hand_then_ends_the_application() ->
     idle_writer.close()
     await stopping
     assert served.server.stage is STOPPED
+    assert served.server.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)) is None
     assert diary.lines == ["startup", "request", "response", "shutdown"]
 
 

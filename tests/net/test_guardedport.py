@@ -20,11 +20,11 @@ from zope.interface.verify import verifyObject
 
 from certificates import Authority, Pair
 from termserver.config import Tls
-from termserver.net import tlsport
+from termserver.net import guardedport
 from termserver.net.endpoints import LoopTlsTransport
+from termserver.net.guardedport import GuardedPort
 from termserver.net.reactor import new_event_loop
 from termserver.net.tls import Contexts
-from termserver.net.tlsport import TlsPort
 
 Run = Callable[[Awaitable[None]], None]
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # how a ClientHello begins
@@ -82,7 +82,7 @@ class Listening:
         self.factory.noisy = False
         self.factory.buildProtocol = self.build  # type: ignore[method-assign]
         self.files = len(os.listdir("/proc/self/fd"))
-        self.port = TlsPort(self.listener, self.factory, lambda: self.contexts, self.seconds)
+        self.port = GuardedPort(self.listener, self.factory, lambda: self.contexts, self.seconds)
         self.port.startListening()
         return self
 
@@ -400,7 +400,7 @@ def test_e7_failing_accept_is_tried_again(
         async with Listening(pair, listener=Failing()) as served:
             await echoed(served, authority.client())
 
-    monkeypatch.setattr(tlsport, "_RETRY", 0.01)
+    monkeypatch.setattr(guardedport, "_RETRY", 0.01)
     run(main())
     assert [record.getMessage() for record in caplog.records] == ["Cannot accept connections: Too many open files"]
 
@@ -416,7 +416,7 @@ def test_pause_while_accept_fails_is_a_pause(run: Run, pair: Pair, monkeypatch: 
                 assert not served.port._accepting
                 assert not served.port._handshakes
 
-    monkeypatch.setattr(tlsport, "_RETRY", 0.01)
+    monkeypatch.setattr(guardedport, "_RETRY", 0.01)
     run(main())
 
 
@@ -432,7 +432,7 @@ def test_e4_those_who_stall_make_room(run: Run, authority: Authority, pair: Pair
             for client in stalled:
                 client.close()
 
-    monkeypatch.setattr(tlsport, "_STALLED", 0.02)
+    monkeypatch.setattr(guardedport, "_STALLED", 0.02)
     run(main())
 
 
@@ -450,4 +450,4 @@ def test_e4_honest_crowd_waits_its_turn(run: Run, authority: Authority, pair: Pa
 @pytest.mark.parametrize(("files", "most"), [(resource.RLIM_INFINITY, 1_024), (1 << 20, 1_024), (1_024, 64), (64, 16)])
 def test_handshakes_take_half_of_the_reserve(monkeypatch: pytest.MonkeyPatch, files: int, most: int) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _what: (files, files))
-    assert tlsport._most_handshakes() == most
+    assert guardedport._most_handshakes() == most

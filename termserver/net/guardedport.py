@@ -1,8 +1,9 @@
-"""A listening socket that speaks TLS: accepts by itself, looks at the first byte, then hands over to the loop's TLS transport.
+"""A port that looks at a connection before the loop's transport has it: at TLS, at PROXY headers, at how many an address has open.
 
-The loop's own server would take a TLS context once and for all and say nothing of a handshake that fails. Here every connection gets the
-contexts in force, so a reload needs no new port; whoever speaks plain HTTP is told so in plain HTTP; and a failed handshake leaves a line
-in the log. Beside a handshake, what that costs is nothing.
+It accepts by itself. The loop's own server would take a TLS context once and for all and say nothing of a handshake that fails. Here every
+connection gets the contexts in force, so a reload needs no new port; whoever speaks plain HTTP is told so in plain HTTP; and a failed
+handshake leaves a line in the log. A PROXY header comes ahead of the handshake, where a transport would have read too far (`net.gate`).
+Beside a handshake, what that costs is nothing. A port that has none of this to do is a `LoopPort`.
 """
 
 import asyncio
@@ -19,7 +20,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from zope.interface import implementer
 
-from termserver.net.endpoints import LoopTlsTransport, twisted_address
+from termserver.net.endpoints import LoopTlsTransport, LoopTransport, twisted_address
+from termserver.net.gate import Gate, Visitor, wait_readable
 from termserver.net.tls import Contexts
 from termserver.observe.log import RateLimited
 
@@ -38,16 +40,24 @@ _PLAIN_ANSWER: Final = (
 
 
 @implementer(IListeningPort)
-class TlsPort:
+class GuardedPort:
     """One listener. Pausing leaves connections to wait in its queue."""
 
-    def __init__(self, listener: socket.socket, factory: IProtocolFactory, contexts: Callable[[], Contexts], handshake: float) -> None:
-        """`contexts` gives those in force; `handshake`: seconds that a client has for it, 0 for any time."""
+    def __init__(
+        self,
+        listener: socket.socket,
+        factory: IProtocolFactory,
+        contexts: Callable[[], Contexts] | None,
+        handshake: float,
+        gate: Gate | None = None,
+    ) -> None:
+        """`contexts` gives those in force, None is for plain HTTP; `handshake`: seconds that a client has for it, 0 for any time."""
         self._listener = listener
         self._factory = factory
         self._contexts = contexts
         self._seconds = handshake or _NO_LIMIT
-        self._handshakes: dict[asyncio.Task[bool], float] = {}  # and when each began, in that order
+        self._gate = gate
+        self._handshakes: dict[asyncio.Task[bool], float] = {}  # what comes ahead of a transport, and when each began, in that order
         self._most = _most_handshakes()
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
@@ -94,7 +104,7 @@ class TlsPort:
                 self._rest(_FULL_PAUSE)
                 return
             try:
-                client, _address = self._listener.accept()
+                client, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptor, no memory (spec attacks E7)
@@ -102,10 +112,14 @@ class TlsPort:
                 self._shed(_STALLED)
                 self._rest(_RETRY)
                 return
+            visitor = self._gate.knock(address) if self._gate is not None else None
+            if visitor is None and self._gate is not None:
+                client.close()
+                continue
             client.setblocking(False)
-            task = loop.create_task(self._admit(client))
+            task = loop.create_task(self._admit(client, visitor))
             self._handshakes[task] = loop.time()
-            task.add_done_callback(functools.partial(self._over, client))
+            task.add_done_callback(functools.partial(self._over, client, visitor))
 
     def _shed(self, seconds: float) -> None:
         """Let the handshakes go that have taken so long."""
@@ -114,27 +128,37 @@ class TlsPort:
             if began > before:
                 return
             if not task.cancelling():
-                self._failures.log(logging.INFO, "shed", "A TLS handshake was ended to make room: it took more than %g s", seconds)
+                self._failures.log(logging.INFO, "shed", "A handshake was ended to make room: it took more than %g s", seconds)
                 task.cancel()
 
-    def _over(self, client: socket.socket, task: "asyncio.Task[bool]") -> None:
+    def _over(self, client: socket.socket, visitor: Visitor | None, task: "asyncio.Task[bool]") -> None:
         """A handshake is over: the connection is the loop's transport's, or nobody's."""
         del self._handshakes[task]
         if task.cancelled() or not task.result():
             client.close()
+            if visitor is not None:
+                visitor.leave()
 
-    async def _admit(self, client: socket.socket) -> bool:
-        """See a connection through its handshake; answer whether it succeeded."""
-        loop = asyncio.get_running_loop()
-        contexts = self._contexts()
+    async def _admit(self, client: socket.socket, visitor: Visitor | None) -> bool:
+        """See a connection through what comes ahead of HTTP; answer whether it succeeded."""
+        if visitor is not None and not await visitor.introduce(client):
+            return False
+        with contextlib.suppress(OSError):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._contexts is not None:
+            return await self._shake_hands(client, self._contexts(), visitor)
+        with contextlib.suppress(OSError):  # reset already
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: LoopTransport(self._factory, visitor), client)
+            return True
+        return False
+
+    async def _shake_hands(self, client: socket.socket, contexts: Contexts, visitor: Visitor | None) -> bool:
         try:
             async with asyncio.timeout(self._seconds):
                 first = await _first_byte(client)
                 if first == _HANDSHAKE:
-                    with contextlib.suppress(OSError):
-                        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    await loop.connect_accepted_socket(
-                        lambda: LoopTlsTransport(self._factory, contexts.describe),
+                    await asyncio.get_running_loop().connect_accepted_socket(
+                        lambda: LoopTlsTransport(self._factory, contexts.describe, visitor),
                         client,
                         ssl=contexts.default,
                         ssl_handshake_timeout=self._seconds,
@@ -161,18 +185,7 @@ def _most_handshakes() -> int:
 
 async def _first_byte(client: socket.socket) -> int | None:
     """Wait for the first byte and leave it where it is; None at the end."""
-    loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-
-    def note() -> None:
-        if not readable.done():  # it may have been cancelled in this very turn
-            readable.set_result(None)
-
-    loop.add_reader(client, note)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(client)
+    await wait_readable(client)
     data = client.recv(1, socket.MSG_PEEK)
     return data[0] if data else None
 
