@@ -65,7 +65,7 @@ class Channel:
         for line in lines:
             try:
                 said = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 said = None
             if not isinstance(said, dict) or not isinstance(said.get("is"), str):
                 self.closed = True

@@ -40,7 +40,7 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[A
 
 def bind_unix(path: str, backlog: int) -> socket.socket:
     """Bind a Unix socket, mode 0666 as daphne's; one that a dead server left is replaced. Raises `ListenError`."""
-    _remove_stale(path)
+    remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(path)
@@ -54,7 +54,8 @@ def bind_unix(path: str, backlog: int) -> socket.socket:
     return listener
 
 
-def _remove_stale(path: str) -> None:
+def remove_stale(path: str) -> None:
+    """Remove the socket that a dead server left; nothing else (`ListenError`)."""
     try:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
             message = f"cannot listen on unix:{path}: the file exists and is no socket"

@@ -68,8 +68,8 @@ class Gate:
             self.refuse("slow", "its PROXY header took too long")
         except ProxyHeaderFault as fault:
             self.refuse(str(fault), "a trusted peer sent %s", fault)
-        except OSError:  # reset
-            pass
+        except OSError:
+            return None  # reset
         return None
 
     def introduce(self, visitor: "Visitor", endpoints: Endpoints) -> bool:

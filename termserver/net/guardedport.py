@@ -84,13 +84,18 @@ class GuardedPort:
         self._retry = asyncio.get_running_loop().call_later(seconds, self.startListening)
 
     def stopListening(self) -> Deferred[None]:
-        """Close the port. Whoever has not finished its handshake is let go."""
+        """Close the port. `finish` is for those who have not finished their handshakes."""
         self.pause()
-        for handshake in tuple(self._handshakes):
-            handshake.cancel()
         self._listener.close()
         self._factory.doStop()
         return succeed(None)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait so long for handshakes that go on, then let them go."""
+        if self._handshakes:
+            await asyncio.wait(self._handshakes, timeout=seconds)
+        for handshake in tuple(self._handshakes):
+            handshake.cancel()
 
     def getHost(self) -> IAddress:
         """Give the address that is listened at."""

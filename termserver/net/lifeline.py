@@ -28,6 +28,8 @@ _GRACE: Final = 5.0
 class Overseer(Protocol):
     """Who wants to know how a server is: a supervisor, or the service manager itself."""
 
+    supervised: bool  # what a terminal sends to all processes is meant for somebody else
+
     def attach(self, running: "Running", loop: asyncio.AbstractEventLoop) -> None:
         """The loop runs."""
 
@@ -43,6 +45,8 @@ class Overseer(Protocol):
 
 class Service:
     """A server without a supervisor: systemd is told itself (sd_notify(3))."""
+
+    supervised = False
 
     def __init__(self, notifier: Notifier) -> None:
         """Say nothing yet."""
@@ -78,6 +82,8 @@ class Service:
 class Lifeline:
     """A worker's end of the channel."""
 
+    supervised = True
+
     def __init__(self, channel: Channel, config: Config) -> None:
         """Nothing is said yet."""
         self._channel = channel
@@ -98,8 +104,7 @@ class Lifeline:
         self._channel.say("ready")
 
     def reload(self) -> None:
-        """Take new certificates; a supervisor starts new workers instead."""
-        self._running.reload()
+        """Do nothing: a supervisor starts new workers instead."""
 
     def stopping(self) -> None:
         """Say nothing: whoever said so knows, and for all others the end of the channel is enough."""

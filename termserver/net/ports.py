@@ -134,8 +134,8 @@ class Ports:
             for port in self._twisted_ports:
                 port.startReading()
 
-    async def close(self) -> None:
-        """Close every port."""
+    async def close(self, grace: float = 0.0) -> None:
+        """Close every port. Handshakes that go on have `grace` seconds."""
         for port in self._loop_ports:
             port.stopListening()
         for port in self._twisted_ports:
@@ -143,6 +143,7 @@ class Ports:
             if stopped is not None:
                 await stopped.asFuture(asyncio.get_running_loop())
         self.let_go()
+        await asyncio.gather(*[port.finish(grace) for port in self._loop_ports if isinstance(port, GuardedPort)])
 
     def let_go(self) -> None:
         """Give back what was bound."""

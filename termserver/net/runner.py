@@ -201,10 +201,11 @@ def _begin(
 
     task = loop.create_task(running.main(ready, overseer.stopping))
     overseer.attach(running, loop)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, number, running, log)
+    loop.add_signal_handler(signal.SIGTERM, _on_signal, signal.SIGTERM, running, log)
     loop.add_signal_handler(signal.SIGUSR1, running.reopen_logs)
-    loop.add_signal_handler(signal.SIGHUP, overseer.reload)
+    if not overseer.supervised:
+        loop.add_signal_handler(signal.SIGINT, _on_signal, signal.SIGINT, running, log)
+        loop.add_signal_handler(signal.SIGHUP, overseer.reload)
 
     def done(ended: "asyncio.Task[None]") -> None:
         error = None if ended.cancelled() else ended.exception()

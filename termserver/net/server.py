@@ -55,6 +55,7 @@ _TOO_BIG: Final = 1009
 _LIMIT_HINT: Final = " (limits: --websocket-max-message-size, -max-frame-size, -max-fragments, --ws-deflate-max-ratio)"
 _SERVICE_RESTART: Final = 1012
 _TURNS: Final = 5
+_HANDSHAKES: Final = 1.0  # seconds that those have, at the end, that go on
 _FEW_SOCKETS: Final = 20  # fewer clients that come back are no storm: whoever stops the server need not wait for them
 _FAREWELLS_A_SECOND: Final = 5_000  # WebSockets that are closed a second at the most (spec limits L46)
 
@@ -177,7 +178,7 @@ class Server:
         self.stopping.set()
         end = time.monotonic() + self.config.timeouts.graceful
         if self._ports is not None:
-            await self._ports.close()
+            await self._ports.close(min(_HANDSHAKES, self.config.timeouts.graceful / 3))
             for _ in range(_TURNS):  # what was accepted in this turn of the loop is still on its way here
                 await asyncio.sleep(0)
         await self._drain(end)

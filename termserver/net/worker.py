@@ -4,6 +4,7 @@ The numbers are inherited descriptors: the channel to the supervisor, a file wit
 sockets, and a pipe whose other end is the supervisor's.
 """
 
+import contextlib
 import faulthandler
 import os
 import pickle
@@ -28,6 +29,11 @@ def main(words: list[str]) -> int:
     with os.fdopen(int(words[1]), "rb") as file:
         config, sockets = pickle.load(file)  # noqa: S301 - our own supervisor's, in a file without a name
     main_, redirect = ([socket.socket(fileno=number) for number in sockets[purpose]] for purpose in ("main", "redirect"))
+    for descriptor in map(int, words[:3]):  # the file is closed: its number may be a listener's, or nobody's
+        with contextlib.suppress(OSError):
+            os.set_inheritable(descriptor, False)
+    for listener in (*main_, *redirect):
+        listener.set_inheritable(False)
     lifeline = Lifeline(channel, config)
     lifeline.watch(int(words[2]))
     try:

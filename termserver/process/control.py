@@ -15,6 +15,7 @@ from pathlib import Path
 
 from termserver.channel import Channel, Said
 from termserver.errors import ControlError, ListenError
+from termserver.sockets import remove_stale
 
 _MOST_CLIENTS = 32
 
@@ -33,7 +34,7 @@ def listen(path: Path) -> socket.socket:
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         _check_directory(path.parent, {0, os.geteuid()})
-        _remove_stale(path)
+        remove_stale(str(path))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
         raise ListenError(f"cannot open the control socket {path}: {error.strerror or error}") from error
@@ -56,18 +57,6 @@ def _check_directory(directory: Path, owners: set[int] | None) -> None:
     others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
     if others_write or (owners is not None and found.st_uid not in owners):
         raise PermissionError(1, f"{directory} belongs to somebody else, or others may write there")
-
-
-def _remove_stale(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-    raise FileExistsError(17, "another server listens there (--control-socket names another place)")
 
 
 class Clients:
@@ -107,8 +96,10 @@ def ask(path: Path, question: str, seconds: float, **facts: object) -> Iterator[
             raise ControlError(f"no server answers at {path}: {error.strerror or error}") from error
         channel = Channel(connected)
         channel.say(question, **facts)
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
         while not channel.closed:
-            if not select.select([channel], [], [], max(deadline - time.monotonic(), 0))[0]:
+            if not poll.poll(max(deadline - time.monotonic(), 0) * 1_000):
                 raise ControlError(f"the server at {path} did not answer within {seconds:g} s")
             for said in channel.hear():
                 yield said

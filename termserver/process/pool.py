@@ -12,11 +12,14 @@ So a new generation whose first worker fails changes nothing, and the old one go
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from termserver.process.respawns import Respawns
 from termserver.process.worker import DRAINING, READY, STARTING, Worker
 
 logger = logging.getLogger("termserver")
+
+_USEFUL: Final = 1.0  # seconds that a worker has to live for, once it is ready
 
 
 class Pool:
@@ -65,14 +68,13 @@ class Pool:
         """A worker accepts connections."""
         if worker.generation == self.generation:
             self.proven = True
-        self.respawns.succeeded()
 
     def ended(self, worker: Worker, now: float) -> bool:
         """A worker is gone. True: it was to prove its generation, and the one before is still there."""
         self.workers.remove(worker)
         if self.stopping or worker.stage is DRAINING:
             return False
-        if worker.stage is READY and now - worker.ready_at >= 1:
+        if worker.stage is READY and now - worker.ready_at >= _USEFUL:
             return False
         self.respawns.failed(now)
         if self.proven or worker.generation != self.generation:
@@ -95,6 +97,9 @@ class Pool:
         if self.stopping or self.fatal:
             return
         for worker in self.of(READY):
+            if not worker.useful and now - worker.ready_at >= _USEFUL:
+                worker.useful = True
+                self.respawns.succeeded()
             if not worker.outdated and (reason := worker.worn_out(now)):
                 logger.info("Worker %d is replaced: %s", worker.number, reason)
                 worker.outdated = True

@@ -70,6 +70,7 @@ class Supervisor:
         self._asked: dict[Channel, str] = {}  # who waits for what
         self._started = 0  # workers, in all
         self._stop_signal = 0
+        self._wanted_before = self._pool.wanted
         self._reloading = self._announced = False
         self._watchdog_at = 0.0
         self._beats = 0
@@ -167,13 +168,16 @@ class Supervisor:
 
     # ------------------------------------------------------------------ what workers do
 
-    def _hear(self, worker: Worker) -> None:
-        now = time.monotonic()
+    def _hear(self, worker: Worker) -> bool:
+        """Take what it says; answer whether that was anything."""
+        now, heard = time.monotonic(), False
         for said in worker.channel.hear():
+            heard = True
             worker.take(said, now)
             if said["is"] == "ready" and worker.stage is READY:
                 self._pool.became_ready(worker)
-                self._proven = self._config
+                if worker.generation == self._pool.generation:
+                    self._proven = self._config
                 logger.info("Worker %d is ready after %.1f s", worker.number, now - worker.started)
             elif said["is"] == "failed":
                 logger.error("Worker %d: %s", worker.number, worker.failure[1] if worker.failure else "")
@@ -181,6 +185,7 @@ class Supervisor:
             self._selector.unregister(worker.channel)
             worker.channel.close()
             worker.expect_end(now)
+        return heard
 
     def _reap(self, now: float) -> None:
         """Collect every child that has ended, whoever's it was."""
@@ -198,8 +203,11 @@ class Supervisor:
                 self._upgrade(os.waitstatus_to_exitcode(status))
 
     def _ended(self, worker: Worker, status: int, now: float) -> None:
-        while not worker.channel.closed:  # its last words may still lie in the socket
-            self._hear(worker)
+        while not worker.channel.closed and self._hear(worker):
+            pass  # its last words may still lie in the socket
+        if not worker.channel.closed:  # a child of its own holds it open
+            self._selector.unregister(worker.channel)
+            worker.channel.close()
         code = os.waitstatus_to_exitcode(status)
         how = f"with exit code {code}" if code >= 0 else f"by signal {-code} ({_name(-code)})"
         expected = worker.stage is DRAINING and code == 0
@@ -220,6 +228,7 @@ class Supervisor:
             logger.error("Not reloaded, everything goes on as before: %s", error)  # noqa: TRY400 - the line says it
             self._answer("reload", ok=False, text=f"not reloaded: {error}")
             return
+        self._wanted_before = self._pool.wanted
         if config.workers.wanted != self._config.workers.wanted:
             self._pool.wanted = config.workers.wanted
         self._config = config
@@ -233,6 +242,8 @@ class Supervisor:
         logger.error("Not reloaded, the old workers go on: %s", reason)
         self._config = self._proven
         self._listeners.take(self._config)
+        self._listeners.forget()
+        self._pool.wanted = self._wanted_before
         self._pool.give_up_renewal()
         self._reloading = False
         self._notifier.ready(self._status())
@@ -335,9 +346,11 @@ class Supervisor:
 
     def _close_control(self) -> None:
         if self._clients is not None and self._control is not None:
+            self._selector.unregister(self._clients.listener)
             self._clients.listener.close()
             self._control.unlink(missing_ok=True)
             for channel in tuple(self._clients.channels):
+                self._selector.unregister(channel)
                 self._clients.drop(channel)
             self._clients = None
 

@@ -50,6 +50,7 @@ class Worker:
         self.stage = STARTING
         self.started = now
         self.ready_at = 0.0
+        self.useful = False  # it lived long enough to show that workers can
         self.outdated = False  # to be replaced by another
         self.heard: float | None = None  # when it last showed that its loop runs
         self.beats = 0
@@ -138,8 +139,15 @@ class Worker:
 
     def is_silent(self, now: float) -> bool:
         """Whether it hangs, as far as what was heard tells."""
-        limit = self._config.workers.heartbeat
+        limit = self._patience()
         return limit > 0 and self.heard is not None and now - self.heard >= limit and not self._aborted
+
+    def _patience(self) -> float:
+        """Give the seconds after which silence means that it hangs, 0 for never: a start-up may block the loop for all the time it has."""
+        limit = self._config.workers.heartbeat
+        if self.stage is not STARTING or not limit:
+            return limit
+        return self._config.timeouts.startup and limit + self._config.timeouts.startup
 
     def check(self, now: float) -> str:
         """End it where it hangs (spec limits L50) or does not end by itself; say so if that was done now."""
@@ -157,7 +165,7 @@ class Worker:
 
     def next_check(self) -> float:
         """Give the time by which `check` wants to be called."""
-        limit = self._config.workers.heartbeat
+        limit = self._patience()
         hang = self.heard + limit if limit and self.heard is not None and not self._aborted else float("inf")
         return min(hang, float("inf") if self._kill_at is None else self._kill_at)
 
@@ -220,12 +228,15 @@ def start(
 def _interpreter_flags() -> list[str]:
     """Give the flags of this interpreter that a worker's has to have as well."""
     flags = ["-P"]  # the directory that we happen to be in is put on the path by --app-dir, or not at all
-    if sys.flags.dev_mode:
-        flags += ["-X", "dev"]
-    if sys.flags.optimize:
-        flags.append("-" + "O" * sys.flags.optimize)
-    if sys.flags.isolated:
-        flags.append("-I")
+    switches = (
+        (sys.flags.isolated, "-I"),
+        (sys.flags.ignore_environment, "-E"),
+        (sys.flags.no_user_site, "-s"),
+        (sys.flags.optimize, "-O"),
+    )
+    flags += [flag for said, flag in switches for _ in range(said)]
+    for name, value in sys._xoptions.items():  # noqa: SLF001 - CPython documents it under -X
+        flags += ["-X", name if value is True else f"{name}={value}"]
     for option in sys.warnoptions:
         flags += ["-W", option]
     return flags
