@@ -63,7 +63,7 @@ test-core: $(VENV)/.wheel  ## Core tests: no outside programs, a minute at most
 	$(IN_PARALLEL) $(PYTEST) -q -n auto $(CORE)
 
 test-full: $(VENV)/.wheel $(NODE)/.installed  ## The full suite; wire and asgi have to be covered to 100 %
-	$(IN)/python -P -m coverage run -m pytest tests
+	$(IN_PARALLEL) $(PYTEST) -q -n auto --dist loadgroup --cov termserver --cov-report= tests
 	@$(IN)/coverage report --include '$(PURE)' --fail-under 100 >.coverage-report || { cat .coverage-report; exit 1; }
 
 coverage: $(VENV)/.wheel  ## What the core tests cover: a summary, and pages in htmlcov/
