@@ -489,7 +489,7 @@ def test_parts_of_files_are_sent(server: TlsServer, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("request_fields", [(), ("Connection: close",)])
 def test_one_large_body_outlasts_keep_alive_and_farewell(authority: Authority, pair: Pair, request_fields: tuple[str, ...]) -> None:
-    options = ("--timeout-keep-alive", "0.3", "--timeout-linger-total", "0.3", "--timeout-write-stall", "1")
+    options = ("--timeout-keep-alive", "0.3", "--timeout-linger-total", "0.3", "--timeout-write-stall", "20")
     with TlsServer(authority, [pair], *QUIET, *options) as server, server.connect(receive_buffer=65_536) as client:
         size = 20_000_000
         client.get(f"/blob?size={size}", *request_fields)
