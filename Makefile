@@ -25,6 +25,8 @@ PIP := python -m pip --quiet --disable-pip-version-check
 
 # -P keeps the working tree out of sys.path: `import termserver` finds the wheel.
 PYTEST := $(IN)/python -P -m pytest
+# Parameters that come out of sets have to be in the same order in every process of pytest-xdist.
+IN_PARALLEL := PYTHONHASHSEED=0
 CORE := $(wildcard tests/wire tests/asgi tests/net tests/observe tests/process tests/test_*.py)
 PURE := */site-packages/termserver/wire/*,*/site-packages/termserver/asgi/*
 SOURCES := $(shell find termserver -not -path '*/__pycache__*')
@@ -50,7 +52,7 @@ system-tools:
 	scripts/system-tools.sh
 
 test-optimized: $(VENV)/.wheel  ## Core tests under python -O, where assert statements of the package are gone
-	$(IN)/python -O -P -m pytest -q -W 'ignore:assertions not in test modules:pytest.PytestConfigWarning' $(CORE)
+	$(IN_PARALLEL) $(IN)/python -O -P -m pytest -q -n auto -W 'ignore:assertions not in test modules:pytest.PytestConfigWarning' $(CORE)
 
 test-versions:  ## Core tests on every other interpreter found
 	@scripts/interpreters.sh | while read -r version python; do \
@@ -58,10 +60,10 @@ test-versions:  ## Core tests on every other interpreter found
 	done
 
 test-core: $(VENV)/.wheel  ## Core tests: no outside programs, a minute at most
-	$(PYTEST) -q $(CORE)
+	$(IN_PARALLEL) $(PYTEST) -q -n auto $(CORE)
 
 test-full: $(VENV)/.wheel $(NODE)/.installed  ## The full suite; wire and asgi have to be covered to 100 %
-	$(IN)/python -P -m coverage run -m pytest tests
+	$(IN_PARALLEL) $(PYTEST) -q -n auto --dist loadgroup --cov termserver --cov-report= tests
 	@$(IN)/coverage report --include '$(PURE)' --fail-under 100 >.coverage-report || { cat .coverage-report; exit 1; }
 
 coverage: $(VENV)/.wheel  ## What the core tests cover: a summary, and pages in htmlcov/

@@ -31,6 +31,13 @@ CHROMIUM_FLAGS = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run all of these in one process of pytest-xdist, one after the other: they start programs, and wait for them."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("e2e"))
+
+
 def find_tool(name: str) -> str:
     """Path of a program; without it the test is skipped by its name, and fails where everything has to be there (CI=true)."""
     path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")

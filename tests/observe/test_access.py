@@ -93,7 +93,7 @@ BROWSER = [(b"referer", b"https://example.com/"), (b"user-agent", b"Mozilla/5.0 
         ("%(s)s %(B)s %(b)s", "200 13 13"),
         ('"%(f)s" "%(a)s"', '"https://example.com/" "Mozilla/5.0 (X11)"'),
         ("%(T)s %(D)s %(M)s %(L)s", "0 123 0 0.000123"),
-        ("%(p)s", f"<{os.getpid()}>"),
+        pytest.param("%(p)s", f"<{os.getpid()}>", id="%(p)s"),
         ("%({X-Request-Id}i)s %({x-request-id}i)s %({Nothing}i)s", "7f 7f -"),
         ("{%(s)s} \\ 100%% \" ' é", "{200} \\ 100% \" ' é"),
         ("no atom, headers and date", "no atom, headers and date"),
