@@ -8,7 +8,6 @@ once, so that whoever starts the server hears of all of it in one go.
 
 import logging
 import math
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -316,11 +315,6 @@ class Workers:
     def supervised(self) -> bool:
         """Whether there is a supervisor."""
         return self.count is not None or self.reload
-
-    @property
-    def wanted(self) -> int:
-        """How many there are to be."""
-        return 1 if self.count is None else self.count or len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from termserver.process import succession
 from termserver.process.control import Clients, default_path, listen
 from termserver.process.listeners import Listeners
 from termserver.process.pool import Pool
+from termserver.process.processors import wanted
 from termserver.process.watch import watch
 from termserver.process.worker import DRAINING, READY, STARTING, Worker, start
 from termserver.systemd import Notifier
@@ -62,7 +63,7 @@ class Supervisor:
         self._load = load
         self._notifier = notifier
         self._changes = changes
-        self._pool = Pool(config.workers.wanted, self._start_worker)
+        self._pool = Pool(wanted(config.workers), self._start_worker)
         self._listeners = Listeners()
         self._selector = selectors.DefaultSelector()
         self._clients: Clients | None = None
@@ -229,8 +230,8 @@ class Supervisor:
             self._answer("reload", ok=False, text=f"not reloaded: {error}")
             return
         self._wanted_before = self._pool.wanted
-        if config.workers.wanted != self._config.workers.wanted:
-            self._pool.wanted = config.workers.wanted
+        if config.workers.count != self._config.workers.count:
+            self._pool.wanted = wanted(config.workers)
         self._config = config
         self._reloading = True
         self._notifier.reloading("reloading")
@@ -325,8 +326,8 @@ class Supervisor:
             handler.close()
         os._exit(128 + number)
 
-    def _scale(self, wanted: int) -> None:
-        self._pool.wanted = min(max(wanted, 1), _MOST_WORKERS)
+    def _scale(self, count: int) -> None:
+        self._pool.wanted = min(max(count, 1), _MOST_WORKERS)
         logger.info("Workers wanted: %d", self._pool.wanted)
 
     def _open_control(self) -> None:
