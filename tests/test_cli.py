@@ -344,9 +344,9 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     return configs
 
 
-@pytest.mark.parametrize(("line", "wanted"), [("-w 3 cli_site:app", 3), ("--workers 1 cli_site:app", 1), ("--reload cli_site:app", 1)])
-def test_workers_are_the_supervisors(line: str, wanted: int, supervised: list[Config], served: list[Config]) -> None:
-    assert config_of(line, supervised).workers.wanted == wanted
+@pytest.mark.parametrize(("line", "count"), [("-w 3 cli_site:app", 3), ("--workers auto cli_site:app", 0), ("--reload cli_site:app", None)])
+def test_workers_are_the_supervisors(line: str, count: int | None, supervised: list[Config], served: list[Config]) -> None:
+    assert config_of(line, supervised).workers.count == count
     assert supervised[0] == supervised[1]
     assert not served
 
@@ -354,7 +354,7 @@ def test_workers_are_the_supervisors(line: str, wanted: int, supervised: list[Co
 def test_a_reload_reads_the_file_anew(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def supervise(_config: Config, load: Callable[[], Config], *_more: object) -> int:
         (site / "termserver.toml").write_text("workers = 5\n")
-        return load().workers.wanted
+        return load().workers.count or 0
 
     module = ModuleType("termserver.process.supervisor")
     module.supervise = supervise  # type: ignore[attr-defined]

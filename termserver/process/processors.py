@@ -20,7 +20,7 @@ def wanted(workers: Workers) -> int:
 def count(groups: Path = _GROUPS) -> int:
     """Give the number of processors, a part of one counting as a whole one. `groups`: where control groups are mounted."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(own, math.ceil(_quota(groups))))
+    return max(1, math.ceil(min(own, _quota(groups))))
 
 
 def _quota(groups: Path) -> float:
