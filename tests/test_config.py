@@ -83,7 +83,7 @@ def test_an_address_is_read(text: str, bind: Bind) -> None:
         ("unix:", "a path"),
         ("unix:/a\0b", "a path"),
         ("fd://", "fd://NUMBER"),
-        ("fd://x", "fd://NUMBER"),
+        ("fd://9x", "fd://NUMBER"),
         ("fd://-1", "fd://NUMBER"),
         ("fd://\N{ARABIC-INDIC DIGIT THREE}", "fd://NUMBER"),
         ("http://h:80", "tcp://host:port"),

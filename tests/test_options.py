@@ -10,7 +10,7 @@ from termserver.kinds import SECONDS_OR_NEVER
 from termserver.options import GROUPS, OPTIONS, Option, default_text, markdown, show, value_at, variable
 
 ROOT = Path(__file__).parent.parent
-SECTIONS = ("limits", "timeouts", "proxy", "tls", "logging")
+SECTIONS = ("limits", "timeouts", "proxy", "tls", "logging", "workers")
 NO_FIELD = {"config", "port", "unix_socket", "fd", "endpoint"}  # they become the file that is read, and Config.bind
 
 

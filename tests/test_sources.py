@@ -219,7 +219,8 @@ def test_every_variable_that_is_a_number_reaches_its_field(tmp_path: Path) -> No
     assert len(numbers) > 30
     for option in numbers:
         number = 1012 if option.field == "websocket_stop_code" else 2
-        result = gather({"application": APP}, {variable(option.name): str(number)}, tmp_path)
+        environment = {"TERMSERVER_WORKERS": "4"} if option.field.startswith("workers.") else {}
+        result = gather({"application": APP}, environment | {variable(option.name): str(number)}, tmp_path)
         assert value_at(result.usable(), option.field) == number
         assert result.settings[option.field].source == f"environment {variable(option.name)}"
 

@@ -36,6 +36,8 @@ def listen(path: Path) -> socket.socket:
         _check_directory(path.parent, {0, os.geteuid()})
         remove_stale(str(path))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except ListenError as error:
+        raise ListenError(f"cannot open the control socket: {error} (--control-socket names another place)") from None
     except OSError as error:
         raise ListenError(f"cannot open the control socket {path}: {error.strerror or error}") from error
     before = os.umask(0o177)

@@ -279,7 +279,6 @@ def test_systemd_is_told_of_a_reload_and_its_end(manager: Manager, tmp_path: Pat
     assert states == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
 
 
-@pytest.mark.xfail(strict=True, reason="a server without workers does not say that it reloads: Type=notify-reload would wait in vain")
 def test_a_server_without_workers_says_that_it_reloads_certificates(manager: Manager) -> None:
     with Server(APP, environment=manager.environment()) as server:
         manager.wait("READY=1")
@@ -414,7 +413,6 @@ def test_no_system_call_is_made_that_the_units_filter(tool: Tool, tmp_path: Path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root's question")
-@pytest.mark.xfail(strict=True, reason="root is refused where the runtime directory is a service's own (DynamicUser=)")
 def test_root_may_ask_a_service_that_has_a_user_of_its_own(tmp_path: Path) -> None:
     place = tmp_path / "run"
     place.mkdir(mode=0o700)
@@ -426,7 +424,6 @@ def test_root_may_ask_a_service_that_has_a_user_of_its_own(tmp_path: Path) -> No
         assert server.stop() == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a socket by name is an error where no service manager started the command")
 def test_a_configuration_with_sockets_by_name_can_be_checked_by_hand(tmp_path: Path) -> None:
     (tmp_path / "app.toml").write_text(f'application = "{APP}"\napp-dir = "{HERE}"\nbind = ["fd://https"]\n')
     assert "The configuration is fine." in ask("check", "--config", str(tmp_path / "app.toml"))
@@ -508,6 +505,5 @@ def test_ten_restarts_refuse_nobody(restarts: Restarts) -> None:
 
 
 # Not strict: what is cut was accepted in the very turn of the loop in which the server began to stop.
-@pytest.mark.xfail(strict=False, reason="Server.buildProtocol resets what was accepted just before the stop")
 def test_ten_restarts_cut_nobody(restarts: Restarts) -> None:
     assert restarts.faults == []

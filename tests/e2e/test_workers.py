@@ -325,7 +325,6 @@ def talk(wire: socket.socket, act: Callable[[], Any], coming: ssl.MemoryBIO, goi
                 wire.sendall(going.read())
 
 
-@pytest.mark.xfail(strict=True, reason="a worker that ends cuts handshakes: `buildProtocol` gives nobody while draining")
 def test_r28_a_handshake_that_is_under_way_at_a_reload_succeeds(serve: Serve, authority: Authority) -> None:
     pair = authority.make("workers-handshake", "127.0.0.1")
     coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -485,7 +484,6 @@ def test_r29_sigterm_while_workers_start(serve: Serve) -> None:
     assert not server.control.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="the loop's handlers for SIGINT and SIGHUP take the place of the worker's SIG_IGN")
 def test_the_terminals_interrupt_is_the_supervisors_to_act_on(serve: Serve) -> None:
     """A terminal sends SIGINT to every process of the group."""
     with serve() as server:

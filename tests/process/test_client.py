@@ -12,7 +12,7 @@ from termserver.process.client import find, healthcheck, order, status
 HERE = Path("x.sock")
 WORKER = {
     "number": 1, "pid": 7, "stage": "ready", "generation": 1, "seconds": 59.4, "memory": 52_428_800, "silent": 0.5, "requests": 3,
-    "running": 0, "connections": 2,
+    "running": 0, "connections": 2, "refused": 4,
 }  # fmt: skip
 FACTS = {
     "is": "status", "done": True, "ok": True, "version": "1.2", "pid": 6, "application": "a:b", "listening": ["TCP address 127.0.0.1:80"],
@@ -34,9 +34,9 @@ def test_status_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
         "termserver 1.2: a:b, serving (pid 6)",
         "listening on TCP address 127.0.0.1:80",
         "2 workers wanted:",
-        "  number  pid     stage  generation    age  memory  requests  running  connections",
-        "       1    7     ready           1   59 s  50 MiB         3        0            2",
-        "      12    7  draining           1  1.0 d  50 MiB         3        0            2",
+        "  number  pid     stage  generation    age  memory  requests  running  connections  refused",
+        "       1    7     ready           1   59 s  50 MiB         3        0            2        4",
+        "      12    7  draining           1  1.0 d  50 MiB         3        0            2        4",
     ]
 
 

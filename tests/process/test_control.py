@@ -72,7 +72,6 @@ def test_another_servers_is_kept(place: Path) -> None:
             client.connect(str(place))
 
 
-@pytest.mark.xfail(strict=True, reason="to connect to a plain file is refused as a dead server's socket is, so the file is removed")
 def test_a_file_that_is_no_socket_is_kept(place: Path) -> None:
     place.parent.mkdir(mode=0o700)
     place.write_text("precious")

@@ -21,6 +21,7 @@ class FakeWorker:
     started: float
     stage: Stage = STARTING
     outdated: bool = False
+    useful: bool = False
     ready_at: float = 0.0
     failure: tuple[int, str] | None = None
     worn: str = ""
@@ -168,9 +169,6 @@ def test_a_proven_generation_that_cannot_live_any_more_is_given_up() -> None:
     assert (stage.pool.fatal, len(stage.started)) == ((3, "workers end as soon as they begin"), 6)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="became_ready forgets the failures: a worker that dies just after it was ready is respawned for ever"
-)
 def test_workers_that_die_just_after_they_were_ready_are_not_respawned_busily() -> None:
     stage = Play(1)
     for _ in range(100):

@@ -28,17 +28,18 @@ def test_a_worker_of_use_ends_the_wait() -> None:
     assert not respawns.hopeless
 
 
-@pytest.mark.parametrize(
-    ("times", "hopeless"),
-    [
-        pytest.param([0, 1, 2, 3], False, id="four"),
-        pytest.param([0, 1, 2, 3, 10], True, id="five within ten seconds"),
-        pytest.param([0, 1, 2, 3, 10.5], False, id="five in more"),
-        pytest.param([0, 5, 10, 11, 12, 13], True, id="the last five count"),
-    ],
-)
-def test_five_failures_within_ten_seconds_are_hopeless(times: list[float], hopeless: bool) -> None:
+def test_five_failures_in_a_row_are_hopeless() -> None:
     respawns = Respawns()
-    for time in times:
-        respawns.failed(time)
-    assert respawns.hopeless is hopeless
+    for number in range(5):
+        assert not respawns.hopeless
+        respawns.failed(100.0 * number)  # however long a worker takes to fail
+    assert respawns.hopeless
+
+
+def test_a_success_makes_it_begin_anew() -> None:
+    respawns = Respawns()
+    for _ in range(3):
+        for number in range(4):
+            respawns.failed(float(number))
+        respawns.succeeded()
+    assert not respawns.hopeless

@@ -182,9 +182,6 @@ def test_one_that_says_nothing_yet_is_no_silent_one(make: Make, signals: list[An
     assert not signals
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a start-up that blocks the loop for longer than --timeout-worker is killed, whatever --startup-timeout says"
-)
 def test_a_start_up_that_blocks_the_loop_has_the_time_of_a_start_up(make: Make, signals: list[Any]) -> None:
     worker = make(heartbeat=30)
     worker.take({"is": "beat"}, 100.0)  # the loop runs; then the application loads a large model in lifespan.startup
@@ -273,8 +270,9 @@ def test_a_worker_that_cannot_be_started_leaves_nothing_open(start: Start, monke
     ("flags", "options", "expected"),
     [
         pytest.param({}, [], ["-P"], id="none"),
-        pytest.param({"dev_mode": True}, [], ["-P", "-X", "dev"], id="dev"),
-        pytest.param({"optimize": 2}, [], ["-P", "-OO"], id="optimize"),
+        pytest.param({"_xoptions": {"dev": True, "importtime": "2"}}, [], ["-P", "-X", "dev", "-X", "importtime=2"], id="-X"),
+        pytest.param({"ignore_environment": 1, "no_user_site": 1}, [], ["-P", "-E", "-s"], id="alone"),
+        pytest.param({"optimize": 2}, [], ["-P", "-O", "-O"], id="optimize"),
         pytest.param({"isolated": 1}, [], ["-P", "-I"], id="isolated"),
         pytest.param({}, ["error", "ignore::ResourceWarning"], ["-P", "-W", "error", "-W", "ignore::ResourceWarning"], id="warnings"),
     ],
@@ -283,8 +281,9 @@ def test_an_interpreters_flags_are_passed_on(
     monkeypatch: pytest.MonkeyPatch, flags: dict[str, object], options: list[str], expected: list[str]
 ) -> None:
     class Flags:
-        dev_mode, optimize, isolated = False, 0, 0
+        optimize = isolated = ignore_environment = no_user_site = 0
 
+    monkeypatch.setattr(module.sys, "_xoptions", flags.pop("_xoptions", {}))
     monkeypatch.setattr(module.sys, "flags", type("Given", (Flags,), flags))
     monkeypatch.setattr(module.sys, "warnoptions", options)
     assert module._interpreter_flags() == expected
