@@ -347,6 +347,41 @@ def test_r28_a_handshake_that_is_under_way_at_a_reload_succeeds(serve: Serve, au
             assert talk(client.socket, tls.read, coming, going).startswith(b"HTTP/1.1 200")
 
 
+# --- R10: upgrade in place ---
+
+
+def test_r10_an_upgrade_in_place_fails_no_request(serve: Serve) -> None:
+    with serve() as server:
+        before = server.wait_workers()
+
+        def act() -> None:
+            server.send_signal(signal.SIGUSR2)
+            server.wait_workers(without=before)
+
+        load = under_load(server, act)
+        assert load.failures == []
+        assert len(load.pids) >= 3
+        assert "Upgraded to termserver" in server.log
+        assert server.facts()["pid"] == server.pid  # it became its newer self
+        assert server.command("reload").returncode == 0  # which can do what the old one could
+        assert server.stop() == 0
+        wait_until(lambda: free(server.port), "the port to be free")
+
+
+def test_r10_nothing_is_upgraded_to_what_cannot_serve(serve: Serve, site: Path) -> None:
+    with serve("site_app:app", *site_options(site)) as server:
+        before = server.wait_workers()
+        (site / "site_app.py").write_text("raise ValueError('not today')")
+        server.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "Not upgraded, everything goes on as before" in server.log, "the refusal")
+        assert server.wait_workers() == before
+        assert server.get("/").body == b"1"
+        assert server.stop() == 0
+
+
+# --- development ---
+
+
 def test_source_files_that_change_reload(serve: Serve, site: Path) -> None:
     pytest.importorskip("watchfiles")
     with serve("site_app:app", *site_options(site), "--workers", "1", "--reload") as server:
